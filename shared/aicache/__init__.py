@@ -1,0 +1,49 @@
+"""aicache: an answer cache for applications built on language models.
+
+Use an adapter: `langchain_aicache.AICache`. This package is the core that they share; what it exports here is what
+their users meet.
+"""
+
+from aicache._errors import (
+    AICacheError,
+    ConfigurationError,
+    EmbedderError,
+    MissingExtraError,
+    QueryTooLongError,
+    StoreError,
+)
+from aicache._explain import Explanation
+from aicache._guards import DEFAULT_GUARDS, Guard
+from aicache._model import Hit, Match, Miss, MissReason, Outcome, SkipReason
+from aicache._scopes import bypass, refresh, scope, tagged
+from aicache._stats import Percentiles, Stats
+from aicache._version import __version__
+from aicache.embedders.base import Embedder
+from aicache.stores.base import Store
+
+__all__ = [
+    "DEFAULT_GUARDS",
+    "AICacheError",
+    "ConfigurationError",
+    "Embedder",
+    "EmbedderError",
+    "Explanation",
+    "Guard",
+    "Hit",
+    "Match",
+    "Miss",
+    "MissReason",
+    "MissingExtraError",
+    "Outcome",
+    "Percentiles",
+    "QueryTooLongError",
+    "SkipReason",
+    "Stats",
+    "Store",
+    "StoreError",
+    "__version__",
+    "bypass",
+    "refresh",
+    "scope",
+    "tagged",
+]

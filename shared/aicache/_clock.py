@@ -1,0 +1,32 @@
+"""Time as a port: the only place of the core that reads a clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Clock", "SystemClock"]
+
+
+class Clock(Protocol):
+    """Where time comes from. `aicache.testing.FakeClock` is the one for tests."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch; shared between hosts, may jump. For the age of entries."""
+
+    def monotonic(self) -> float:
+        """Seconds from some start; never goes back. For durations and deadlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The clocks of the operating system."""
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds of the performance counter."""
+        return time.perf_counter()

@@ -1,0 +1,63 @@
+"""The exceptions of aicache. None of them leaves `lookup` or `update` of an adapter.
+
+Messages never contain a prompt, an answer, a credential or a tenant: they may end up in a log.
+"""
+
+__all__ = [
+    "AICacheError",
+    "ConfigurationError",
+    "EmbedderError",
+    "EmbedderTimeoutError",
+    "MissingExtraError",
+    "QueryTooLongError",
+    "StoreError",
+    "UnknownWordsError",
+    "UnreadableEntryError",
+]
+
+
+class AICacheError(Exception):
+    """The base of every exception raised by aicache."""
+
+
+class ConfigurationError(AICacheError, ValueError):
+    """A constructor argument is wrong; raised at construction.
+
+    The text is one sentence that begins with the parameter's name.
+    """
+
+    def __init__(self, parameter: str, problem: str) -> None:
+        super().__init__(f"{parameter}: {problem}")
+        self.parameter = parameter
+
+
+class MissingExtraError(AICacheError, ImportError):
+    """A feature needs a package that is not installed; the text names the extra to install."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs a package that is not installed: pip install 'aicache[{extra}]'")
+        self.extra = extra
+
+
+class StoreError(AICacheError):
+    """A store could not carry out an operation (locked, full, unreachable, ...)."""
+
+
+class UnreadableEntryError(StoreError):
+    """Stored bytes are not an entry of a format this version reads."""
+
+
+class EmbedderError(AICacheError):
+    """An embedder failed or returned something that is not a usable vector."""
+
+
+class EmbedderTimeoutError(EmbedderError):
+    """An embedder did not answer within its deadline, or all its threads are held by calls that did not."""
+
+
+class QueryTooLongError(EmbedderError):
+    """A text is longer than the embedder takes; it is matched exactly, never truncated."""
+
+
+class UnknownWordsError(EmbedderError):
+    """A text has words outside the model's vocabulary; texts that differ only in these would get one vector."""

@@ -1,0 +1,76 @@
+"""Why a prompt is answered from the cache or not, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from aicache._match import Judgement
+from aicache._model import Candidate, ExactOnly, Hit, Miss, Outcome
+from aicache._plans import Journal, Matcher, Request
+
+__all__ = ["Explanation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a lookup would do now. `str()` prints it. Shows the query's text: meant for people, not for logs."""
+
+    outcome: Outcome
+    query: str | None = None
+    """The text matched by meaning."""
+    exact_only: ExactOnly | None = None
+    """Why it is not matched by meaning, if so."""
+    partition: str | None = None
+    """Hex id of the partition: prompts with the same one may share answers."""
+    entry_id: str | None = None
+    """Id that the entry of exactly this prompt has."""
+    tiers: tuple[tuple[str, str], ...] = ()
+    """Tier and what it holds for exactly this prompt: `absent`, `expired`, `fresh`."""
+    space: str | None = None
+    """Vector space searched."""
+    judgements: tuple[Judgement, ...] = ()
+    """The nearest entries, nearest first, and what was decided of each."""
+
+    @classmethod
+    def of_miss(cls, miss: Miss) -> Self:
+        """A prompt that was not looked up."""
+        return cls(miss)
+
+    @classmethod
+    def of_lookup(cls, request: Request, outcome: Outcome, journal: Journal, matcher: Matcher) -> Self:
+        """A prompt that was looked up with a journal."""
+        return cls(
+            outcome,
+            query=request.query.text,
+            exact_only=request.query.exact_only,
+            partition=request.key.partition.id.hex(),
+            entry_id=request.key.digest[:8].hex(),
+            tiers=tuple(journal.exact.items()),
+            space=journal.space,
+            judgements=_judge(matcher, request.query.text, journal.candidates),
+        )
+
+    def __str__(self) -> str:
+        lines = [_headline(self.outcome)]
+        if self.query is not None:
+            lines.append(f"  query      {self.query!r}" + (f" (exact only: {self.exact_only})" if self.exact_only else ""))
+            lines.append(f"  partition  {self.partition}   entry {self.entry_id}")
+            lines.append("  exact      " + ", ".join(f"{tier}: {state}" for tier, state in self.tiers))
+        if self.space is not None:
+            lines.append(f"  space      {self.space}")
+            lines += [f"  {judgement}" for judgement in self.judgements] or ["  no entry in this partition"]
+        return "\n".join(lines)
+
+
+def _judge(matcher: Matcher, text: str, candidates: Sequence[Candidate]) -> tuple[Judgement, ...]:
+    return matcher.explain(text, candidates) if candidates else ()
+
+
+def _headline(outcome: Outcome) -> str:
+    match outcome:
+        case Hit(entry, tier, how, score, age):
+            return f"hit: {how} from {tier}, score {score:.4f}, {age:.0f} s old, entry {entry.id}"
+        case Miss(reason, detail):
+            return f"miss: {reason}" + (f" ({detail})" if detail else "")

@@ -1,0 +1,67 @@
+"""Deterministic vetoes on serving one question's answer for another.
+
+`parse` takes a text apart once; each guard compares two parsed texts. Modules: `_base` (the port and its values),
+`_parse`, `_neutral` (guards for any language), `_english` (guards with English lists), `_lexicon`, `_language`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aicache._guards._base import Conflict, Guard, Parsed, Quantity
+from aicache._guards._english import AntonymGuard, ClassGuard, DirectionGuard, NegationGuard, PrefixGuard
+from aicache._guards._neutral import (
+    CurrencyGuard,
+    IdentifierGuard,
+    NameGuard,
+    NumberGuard,
+    OperatorGuard,
+    SwapGuard,
+)
+from aicache._guards._parse import Parser, collapsed, parse
+
+__all__ = [
+    "DEFAULT_GUARDS",
+    "ENGLISH_GUARDS",
+    "NEUTRAL_GUARDS",
+    "AntonymGuard",
+    "ClassGuard",
+    "Conflict",
+    "CurrencyGuard",
+    "DirectionGuard",
+    "Guard",
+    "IdentifierGuard",
+    "NameGuard",
+    "NegationGuard",
+    "NumberGuard",
+    "OperatorGuard",
+    "Parsed",
+    "Parser",
+    "PrefixGuard",
+    "Quantity",
+    "SwapGuard",
+    "collapsed",
+    "parse",
+]
+
+NEUTRAL_GUARDS: Final[tuple[Guard, ...]] = (
+    NumberGuard(),
+    IdentifierGuard(),
+    OperatorGuard(),
+    CurrencyGuard(),
+    NameGuard(),
+    SwapGuard(),
+)
+"""Guards for any language."""
+
+ENGLISH_GUARDS: Final[tuple[Guard, ...]] = (
+    NegationGuard(),
+    AntonymGuard(),
+    ClassGuard(),
+    DirectionGuard(),
+    PrefixGuard(),
+)
+"""Guards with English word lists; silent unless both texts look English."""
+
+DEFAULT_GUARDS: Final[tuple[Guard, ...]] = (*NEUTRAL_GUARDS, *ENGLISH_GUARDS)
+"""Every guard, cheapest and most telling first: the first conflict decides."""

@@ -1,0 +1,81 @@
+"""What a guard is, and what it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Protocol, TypeAlias
+
+__all__ = ["Conflict", "Facets", "Guard", "Parsed", "Quantity", "word_set"]
+
+Quantity: TypeAlias = tuple[str, str]
+"""A number in canonical decimal digits and its unit (a symbol, a currency code, or empty): `("5", "kg")`."""
+
+Facets: TypeAlias = Mapping[str, frozenset[str]]
+"""Members of closed classes a text mentions: `{"day": {"monday"}, "colour": {"red"}}`."""
+
+_NOTHING: Final[Facets] = MappingProxyType({})
+_NO_PARTS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A text taken apart once, for every guard to look at. Equal texts give equal values."""
+
+    text: str
+    """The text with its white space collapsed; case and punctuation as written."""
+    words: tuple[str, ...]
+    """Words and numbers in order, lower case, contractions written out (`can't` is `can`, `not`)."""
+    bag: frozenset[str]
+    """The distinct words."""
+    quantities: tuple[Quantity, ...] = ()
+    """Numbers with their units, in order."""
+    identifiers: frozenset[str] = frozenset()
+    """Names that a machine reads: `utf8`, `main.py`, `v1.2.3`, `max_tokens`, `c++`."""
+    operators: tuple[str, ...] = ()
+    """Runs of operator characters, in order: `==`, `->`, `+`."""
+    names: tuple[tuple[str, ...], ...] = ()
+    """Runs of capitalised words inside a sentence, lower case; empty where capitals carry no meaning."""
+    english: bool = False
+    """True when the text looks English, so that the English word lists apply."""
+    facets: Facets = field(default_factory=lambda: _NOTHING)
+    """Closed-class words by class; of currencies and units in any language, the rest in English only."""
+    poles: frozenset[tuple[str, bool]] = frozenset()
+    """Sides of opposites the text takes (English only): `("enable/disable", True)`."""
+    links: frozenset[tuple[str, str]] = frozenset()
+    """Ordered pairs that a preposition joins (English only): `("paris", "london")` in `to London from Paris`."""
+    parts: Mapping[str, str] = field(default_factory=lambda: _NO_PARTS)
+    """The preposition right before a word (English only): `{"london": "to", "paris": "from"}`."""
+    negations: tuple[str, ...] = ()
+    """For each negation in order, the word it stands before, or empty (English, and a few other languages)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A difference that can change the answer. `left` and `right` quote single words: show them, never log them."""
+
+    guard: str
+    left: str
+    right: str
+
+
+class Guard(Protocol):
+    """A veto on serving the answer of one question for another. Pure and deterministic.
+
+    A guard sees two parsed texts that an embedder finds close, and names a difference that matters or returns
+    None. It is symmetric: `conflict(a, b)` is None exactly when `conflict(b, a)` is. A text never conflicts with
+    itself.
+    """
+
+    @property
+    def name(self) -> str:
+        """The KIND of difference it finds, in one word; counted and logged."""
+
+    def conflict(self, a: Parsed, b: Parsed) -> Conflict | None:
+        """The difference that matters, or None."""
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list written as one text."""
+    return frozenset(text.split())

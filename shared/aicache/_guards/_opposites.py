@@ -1,0 +1,324 @@
+"""Opposites of English: the two sides of an axis a line, words of one side beside each other. Data only.
+
+A side lists base forms; `_inflected` adds the regular endings once, at import, so that parsing a text is dictionary
+look-ups only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+__all__ = ["POLES", "Pole"]
+
+Pole: TypeAlias = tuple[str, bool]
+"""An axis, named by the first words of its sides, and whether it is the first side: `("buy/sell", True)`."""
+
+_POLE_LISTS: Final = """
+    buy purchase | sell
+    enable activate | disable deactivate
+    activated | deactivated
+    turn-on switch-on | turn-off switch-off
+    lock | unlock
+    block freeze | unblock unfreeze
+    before prior | after
+    pre | post
+    import | export
+    upload | download
+    encrypt | decrypt
+    encode | decode
+    compress zip | decompress unzip extract
+    serialize serialise marshal | deserialize deserialise unmarshal parse
+    open | close shut
+    opening | closing
+    start begin launch | stop end finish quit
+    increase raise grow rise gain | decrease reduce lower drop shrink lose fall
+    maximize maximise | minimize minimise
+    maximum max | minimum min
+    most | least fewest
+    more | less fewer
+    best | worst
+    better | worse
+    good | bad
+    cheap cheapest cheaper inexpensive | expensive costly pricey
+    high higher highest | low lowest
+    big bigger biggest large larger largest | small smaller smallest
+    long longer longest | short shorter shortest
+    tall taller tallest | short shorter shortest
+    old older oldest | young younger youngest
+    old older oldest | new newer newest
+    fast faster fastest quick quicker quickest | slow slower slowest
+    hot hotter hottest | cold colder coldest
+    warm | cool
+    hard harder hardest difficult | easy easier easiest
+    hard | soft
+    strong stronger strongest | weak weaker weakest
+    heavy heavier heaviest | light lighter lightest
+    thick | thin
+    wide | narrow
+    deep | shallow
+    dark | light bright
+    full | empty
+    wet | dry
+    clean | dirty
+    rich | poor
+    safe | dangerous risky
+    true | false
+    left | right
+    up | down
+    upper | lower
+    above over | below under
+    top | bottom
+    front | back
+    forward forwards | backward backwards reverse
+    in | out
+    inside indoor indoors inner internal | outside outdoor outdoors outer external
+    input | output
+    inbound incoming | outbound outgoing
+    enter | exit leave
+    entrance | exit
+    arrive arrival | depart departure leave
+    push | pull
+    send | receive
+    sender | receiver recipient
+    lend loan | borrow
+    lender | borrower
+    give | take
+    teach | learn
+    teacher | student
+    win | lose
+    winner | loser
+    victory | defeat
+    attack | defend
+    accept approve | reject decline refuse deny
+    allow permit | forbid prohibit ban prevent
+    agree | disagree
+    like love | dislike hate
+    include | exclude
+    inclusive | exclusive
+    add insert append | remove delete subtract
+    create | delete destroy
+    install | uninstall
+    subscribe | unsubscribe
+    follow | unfollow
+    mute | unmute
+    hide | show unhide
+    pin | unpin
+    check | uncheck
+    select | deselect
+    attach | detach
+    connect | disconnect
+    login log-in sign-in | logout log-out sign-out
+    mount | unmount
+    load | unload
+    expand | collapse
+    ascending | descending
+    asc | desc
+    positive | negative
+    plus | minus
+    addition | subtraction
+    multiply | divide
+    multiplication | division
+    square | cube
+    sine sin | cosine cos
+    derivative differentiate | integral integrate
+    numerator | denominator
+    odd | even
+    prime | composite
+    rational | irrational
+    convex | concave
+    horizontal horizontally | vertical vertically
+    row | column
+    rows | columns
+    width | height
+    area | perimeter circumference
+    radius | diameter
+    mean average | median
+    local | remote
+    public | private
+    client | server
+    sync synchronous | async asynchronous
+    static | dynamic
+    mutable | immutable
+    local | global
+    parent | child
+    first | last
+    next upcoming following | previous last past prior
+    early earlier earliest | late later latest
+    always | never
+    all every each everyone | none
+    with | without
+    for | against
+    pros advantage advantages benefit benefits | cons disadvantage disadvantages drawback drawbacks
+    cause causes | effect effects
+    cause causes | cure prevention prevent
+    symptom symptoms | treatment treatments treat cure
+    symptom symptoms | cause causes
+    acute | chronic
+    benign | malignant
+    bacterial bacteria | viral virus
+    hyper | hypo
+    hypertension | hypotension
+    hyperglycemia | hypoglycemia
+    hyperthyroidism | hypothyroidism
+    systolic | diastolic
+    oral | intravenous
+    adult adults | child children kids
+    male man men husband | female woman women wife
+    boy boys | girl girls
+    king | queen
+    prince | princess
+    actor | actress
+    his | her
+    he | she
+    alive live | dead
+    birth born | death died
+    marry marriage married | divorce divorced
+    single | married
+    debit | credit
+    deposit | withdraw withdrawal
+    asset assets | liability liabilities
+    profit profits | loss losses
+    income revenue | expense expenses
+    bull bullish | bear bearish
+    call | put
+    long-term | short-term
+    fixed | variable floating
+    gross | net
+    roth | traditional
+    stock stocks | bond bonds
+    simple | compound
+    buyer | seller
+    landlord | tenant
+    employer | employee employees
+    hire | fire
+    wholesale | retail
+    used secondhand | new
+    physical | virtual
+    domestic | international
+    departing | returning
+    one-way | round-trip return
+    single | double
+    window | aisle
+    economy | business
+    pickup pick-up | dropoff drop-off delivery
+    refund | charge
+    refunded | charged
+    checkin check-in | checkout check-out
+    upgrade | downgrade
+    hardware | software
+    online | offline
+    manual manually | automatic automatically
+    active | inactive
+    visible | hidden
+    present | absent
+    present current future | past
+    major | minor
+    majority | minority
+    superior | inferior
+    cheapest | best
+    fewer | more
+    atleast at-least | atmost at-most
+    minimum | average
+    maximum | average
+    hot | iced
+    day daytime | night nighttime
+    sunrise | sunset
+    summer | winter
+    vegan vegetarian | meat
+    raw | cooked
+    sweet | sour
+    fat | protein
+    boil | freeze
+    boiling | freezing melting
+    melt | freeze
+    inhale | exhale
+    float | sink
+    read | write
+    reader | writer
+    lowercase | uppercase
+    prefix | suffix
+    head | tail
+    producer | consumer
+    source | destination target
+    supply | demand
+    theory | practice
+    question | answer
+    problem | solution
+    strength strengths | weakness weaknesses
+    similarity similarities | difference differences
+    same | different
+    optimist | pessimist
+    introvert | extrovert
+    liberal | conservative
+    democrat democrats | republican republicans
+    war | peace
+    friend friends | enemy enemies
+    hero | villain
+    heaven | hell
+    guilty | innocent
+"""
+
+
+def _inflected(word: str) -> Iterator[str]:
+    """The word and its regular forms; a form that is no word does no harm, for nobody writes it."""
+    yield word
+    if not word.isalpha() or len(word) < 3:
+        return
+    if word.endswith("y") and word[-2] not in "aeiou":
+        yield from (word[:-1] + "ies", word[:-1] + "ied", word + "ing")
+    elif word.endswith("e"):
+        yield from (word + "s", word + "d", word[:-1] + "ing")
+    else:
+        yield from (word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s"), word + "ed", word + "ing")
+        if word[-1] in "bdglmnprt" and word[-2] in "aeiou" and word[-3] not in "aeiou":
+            yield from (word + word[-1] + "ed", word + word[-1] + "ing")
+
+
+_IRREGULAR: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "bought": "buy",
+        "sold": "sell",
+        "began": "begin",
+        "begun": "begin",
+        "grew": "grow",
+        "grown": "grow",
+        "rose": "rise",
+        "fell": "fall",
+        "lost": "lose",
+        "won": "win",
+        "left": "left",
+        "sent": "send",
+        "lent": "lend",
+        "gave": "give",
+        "given": "give",
+        "took": "take",
+        "taken": "take",
+        "taught": "teach",
+        "learnt": "learn",
+        "froze": "freeze",
+        "frozen": "freeze",
+        "hid": "hide",
+        "wrote": "write",
+        "written": "write",
+    }
+)
+
+
+def _sides() -> Mapping[str, tuple[Pole, ...]]:
+    found: dict[str, tuple[Pole, ...]] = {}
+    for line in _POLE_LISTS.strip().splitlines():
+        halves = [half.split() for half in line.split("|")]
+        axis = f"{halves[0][0]}/{halves[1][0]}"
+        for side, words in zip((True, False), halves, strict=True):
+            for form in (form for word in words for form in _inflected(word)):
+                if (axis, side) not in found.get(form, ()):
+                    found[form] = (*found.get(form, ()), (axis, side))
+    for form, base in _IRREGULAR.items():
+        found[form] = tuple(dict.fromkeys((*found.get(form, ()), *found.get(base, ()))))
+    return MappingProxyType(found)
+
+
+POLES: Final = _sides()
+"""Word -> the sides of opposites it takes: `"sold" -> (("buy/sell", False),)`."""

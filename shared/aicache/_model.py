@@ -1,0 +1,326 @@
+"""The values everything else is written in: frozen, slotted, free of I/O.
+
+Hashes are raw SHA-256 bytes (cut to 16 bytes where they only name a group). A vector is `bytes`: float32,
+little-endian, length 1, so that it compares, hashes and stores as it is and the core needs no numpy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, TypeAlias
+
+__all__ = [
+    "L1",
+    "Answer",
+    "CacheKey",
+    "Candidate",
+    "Entry",
+    "ExactOnly",
+    "Hit",
+    "Match",
+    "Miss",
+    "MissReason",
+    "NotStored",
+    "Outcome",
+    "Partition",
+    "Prompt",
+    "Query",
+    "Selection",
+    "SkipReason",
+    "Space",
+    "StoreSize",
+    "Stored",
+    "Turn",
+    "Unkeyable",
+    "UpdateOutcome",
+    "Usage",
+    "Vector",
+]
+
+Vector: TypeAlias = bytes
+"""A unit vector: float32, little-endian; `len(vector) // 4` is its dimension."""
+
+Space: TypeAlias = str
+"""The vector space of an embedding: the embedder's fingerprint and the dimension, `"<fingerprint>/384"`.
+
+Vectors are compared inside one space only, so a changed embedder can never mix with the old one."""
+
+L1: Final = "l1"
+"""The name of the in-process tier in front of a store."""
+
+ENTRY_OVERHEAD: Final = 1_000
+"""Bytes an entry costs in memory beyond its texts: objects, keys, table slots (benchmarks/bytes_per_entry.py)."""
+
+
+# --------------------------------------------------------------------------------------------- prompts
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation, neutral to the framework it came from."""
+
+    role: str
+    """`system`, `human`, `ai`, `tool`, or what the framework calls it."""
+    text: str | None
+    """The text, when the content is text only; None when it is not (images, files, unknown blocks)."""
+    extra: bytes = b""
+    """Canonical bytes of all that matters besides role and text: content blocks, tool calls, names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A question as an adapter hands it over: every part that can change the answer."""
+
+    kind: str
+    """`chat` or `text`; part of the key, for a plain text may look like a serialised conversation."""
+    turns: tuple[Turn, ...]
+    """The conversation, oldest first; a plain text is one turn."""
+    model: bytes
+    """Canonical bytes of the model, its parameters, tools and output schema."""
+    template: bytes | None = None
+    """Where the framework shows a template apart from its variables: canonical bytes of all but `query`."""
+    query: str | None = None
+    """With `template`: the variable that holds the question."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unkeyable:
+    """A prompt for which no sound key exists; it bypasses the cache."""
+
+    why: str
+
+
+class ExactOnly(StrEnum):
+    """Why a query is matched exactly and not by meaning."""
+
+    NO_QUESTION = "no question found in a long or structured prompt"
+    BAD_QUESTION = "the question extractor failed or named no single part of the last turn"
+    NOT_HUMAN = "the last turn is not the user's"
+    NOT_TEXT = "the last turn is not text only"
+    TOO_LONG = "the question is longer than the embedder takes"
+    SWITCHED_OFF = "semantic matching is switched off"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A prompt split in two: `text` may be matched by meaning, `frame` must be equal."""
+
+    kind: str
+    text: str
+    """The text matched by meaning (and, for an exact match, equal)."""
+    frame: bytes
+    """Canonical bytes of all the rest of the conversation, with a hole where `text` stood."""
+    model: bytes
+    exact_only: ExactOnly | None = None
+
+
+# ------------------------------------------------------------------------------------------------ keys
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Prompts whose answers may be exchanged: all is equal but the query's words.
+
+    `id` is a hash over all the rest; the other three only serve to select entries for `clear`.
+    """
+
+    id: bytes
+    namespace: bytes
+    tenant: bytes
+    model: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKey:
+    """The identity of one exact prompt: SHA-256 over its partition and its query."""
+
+    partition: Partition
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The entries an operation is about: those that agree in every field that is not None."""
+
+    namespace: bytes | None = None
+    tenant: bytes | None = None
+    model: bytes | None = None
+    tag: str | None = None
+
+
+# --------------------------------------------------------------------------------------------- entries
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens the model charged for when it gave the answer."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model said, in the adapter's own encoding."""
+
+    body: bytes
+    """JSON written by the adapter that will read it; opaque to the core."""
+    digest: bytes
+    """Hash of the normalised text: equal for answers that say the same in the same words."""
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An answer with the question it belongs to. Times are wall-clock seconds since the epoch."""
+
+    key: CacheKey
+    query: str
+    answer: Answer
+    created: float
+    expires: float | None = None
+    space: Space | None = None
+    vector: Vector | None = None
+    tags: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The public name of the entry, as `explain` and response metadata show it."""
+        return self.key.digest[:8].hex()
+
+    @property
+    def weight(self) -> int:
+        """Bytes the entry takes in memory, about."""
+        return (
+            ENTRY_OVERHEAD
+            + len(self.query)
+            + len(self.answer.body)
+            + 2 * len(self.vector or b"")  # the index keeps one of its own
+            + sum(len(tag) for tag in self.tags)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An entry near a query. `score` is the cosine, higher is closer, at most 1."""
+
+    entry: Entry
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSize:
+    """What a store holds: number of entries and their bytes (as the store itself counts them)."""
+
+    entries: int
+    bytes: int
+
+
+# -------------------------------------------------------------------------------------------- outcomes
+
+
+class Match(StrEnum):
+    """How an entry was found."""
+
+    EXACT = "exact"
+    SEMANTIC = "semantic"
+
+
+class MissReason(StrEnum):
+    """Why a lookup gave no answer. Every lookup that is not a hit has exactly one."""
+
+    ABSENT = "absent"
+    """Nothing stored for this prompt, nor anything near it."""
+    EXPIRED = "expired"
+    """Stored, but older than its TTL."""
+    EXACT_ONLY = "exact_only"
+    """Not stored, and this prompt is not matched by meaning; the detail says why."""
+    NO_EMBEDDER = "no_embedder"
+    """Not stored, and the cache has no embedder."""
+    BELOW_THRESHOLD = "below_threshold"
+    """The nearest entry is not near enough."""
+    GUARDED = "guarded"
+    """The nearest entry is near, but a guard saw a difference that matters; the detail names it."""
+    AMBIGUOUS = "ambiguous"
+    """An entry with another answer is nearly as near."""
+    BYPASSED = "bypassed"
+    """The application or the policy asked for no cache."""
+    REFRESHING = "refreshing"
+    """The application asked for a fresh answer."""
+    UNKEYABLE = "unkeyable"
+    """No sound key exists for this prompt; the detail says why."""
+    UNREADABLE = "unreadable"
+    """The stored bytes are damaged or of another format."""
+    STORE_FAILED = "store_failed"
+    """The store raised an error."""
+    EMBEDDER_FAILED = "embedder_failed"
+    """The embedder raised an error or returned no usable vector."""
+    EMBEDDER_SLOW = "embedder_slow"
+    """The embedder took longer than its deadline."""
+    INTERNAL = "internal"
+    """A fault in the cache itself; logged, never raised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """An answer that may be served."""
+
+    entry: Entry
+    tier: str
+    """`l1`, or the name of the store."""
+    match: Match
+    score: float
+    """1.0 for an exact match, else the cosine."""
+    age: float
+    """Seconds since the answer was written, at least 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """No answer: the application asks its model."""
+
+    reason: MissReason
+    detail: str = ""
+
+
+Outcome: TypeAlias = Hit | Miss
+
+
+class SkipReason(StrEnum):
+    """Why an answer was not stored."""
+
+    BYPASSED = "bypassed"
+    UNKEYABLE = "unkeyable"
+    EMPTY = "empty"
+    TRUNCATED = "truncated"
+    FAILED_ANSWER = "failed_answer"
+    UNSERIALISABLE = "unserialisable"
+    TOO_LARGE = "too_large"
+    EXPIRED = "expired"
+    STORE_FAILED = "store_failed"
+    INTERNAL = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The answer was written."""
+
+    entry: Entry
+    embedding: MissReason | None = None
+    """None, or why the entry has no vector although one was wanted: it is matched exactly only."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotStored:
+    """The answer was not written."""
+
+    reason: SkipReason
+    detail: str = ""
+
+
+UpdateOutcome: TypeAlias = Stored | NotStored
+
+Extractor: TypeAlias = Callable[[Sequence[Turn]], str | None]
+"""Finds the question in a conversation's last turn; None where there is none (exact matching only)."""

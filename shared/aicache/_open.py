@@ -1,0 +1,158 @@
+"""From flat options to a wired cache: what both adapters' constructors do."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final, TypedDict, cast
+
+from aicache._clock import Clock
+from aicache._driver import Embedding as EmbeddingPort
+from aicache._errors import ConfigurationError
+from aicache._guards import DEFAULT_GUARDS, Guard
+from aicache._match import StaticMatcher
+from aicache._model import Extractor, Outcome, Query
+from aicache._policy import CachePolicy, is_number
+from aicache._stats import Prices
+from aicache.cache import SemanticCache, Tenant
+from aicache.embedders.base import Embedder
+from aicache.stores import open_store
+from aicache.stores.base import Store
+from aicache.stores.l1 import L1Cache
+
+__all__ = ["CacheOptions", "open_cache"]
+
+_log: Final = logging.getLogger("aicache")
+
+
+class CacheOptions(TypedDict, total=False):
+    """The options of a cache; each has a default, and a wrong one raises `ConfigurationError` at construction."""
+
+    namespace: str
+    """Separates applications or versions that share a store. Default: the empty namespace."""
+    tenant: Tenant
+    """Separates customers: a text, or a callable asked at every call; default None: all share."""
+    ttl: float | None
+    """Seconds an answer is served; default None: no limit."""
+    ttl_jitter: float
+    """Share in [0, 1) by which lives are shortened at random (by key); default 0."""
+    sliding: bool
+    """True: a hit starts the TTL anew; default False."""
+    threshold: float
+    """Least cosine of a semantic hit, in (0, 1]; default 0.97."""
+    margin: float
+    """Lead over the nearest entry with another answer, in [0, 1); default 0.05."""
+    guards: Sequence[Guard]
+    """Vetoes on differences that matter; default `DEFAULT_GUARDS`."""
+    question: Extractor | None
+    """Finds the question in a conversation; default: the last turn, or its labelled question."""
+    bypass: Callable[[Query], bool] | None
+    """True for a query that must not be cached; default None."""
+    max_entry_bytes: int
+    """A larger answer is not stored; default 1,000,000."""
+    l1_entries: int
+    """Entries kept in the process in front of a slower store; 0 for none; default 10,000."""
+    l1_bytes: int
+    """Their bytes; default 64 MiB."""
+    eviction: str
+    """`w-tinylfu` (default), `arc`, `lru` or `lfu`: what leaves memory first."""
+    max_entries: int
+    """Bound of the store; default 100,000 in memory, 1,000,000 in a file."""
+    max_bytes: int
+    """Bound of the store in bytes; default 512 MiB in memory, 1 GiB in a file."""
+    embed_timeout: float | None
+    """Seconds to wait for a vector before the call goes on with exact matching only; default 2; None: no limit."""
+    prices: tuple[float, float] | None
+    """US dollars per million input and output tokens, for `stats().money_saved`; default None."""
+    on_outcome: Callable[[Outcome, float], None] | None
+    """Called after every lookup with the outcome and its seconds; default None."""
+    clock: Clock
+    """Where time comes from; for tests."""
+
+
+_POLICY_OPTIONS: Final = frozenset(field.name for field in fields(CachePolicy))
+_CACHE_OPTIONS: Final = ("namespace", "tenant", "on_outcome", "clock")
+_STORE_OPTIONS: Final = ("max_entries", "max_bytes")
+
+
+def open_cache(store: str | Store | None, embedder: Embedder | None, options: CacheOptions) -> SemanticCache:
+    """A cache over a store (a URL, a ready store, or None for the user's own SQLite file).
+
+    Raises:
+        ConfigurationError: an option is unknown or wrong; the text begins with its name.
+    """
+    given: Mapping[str, Any] = cast("Mapping[str, Any]", options)
+    _refuse_unknown(given)
+    policy = CachePolicy(**_pick(given, _POLICY_OPTIONS))
+    matcher = StaticMatcher(
+        threshold=policy.threshold, margin=policy.margin, guards=tuple(options.get("guards", DEFAULT_GUARDS))
+    )
+    opened = _open_store(store, given)
+    return SemanticCache(
+        opened,
+        l1=_make_l1(options) if opened.blocking else None,
+        embedding=_make_embedding(embedder, options),
+        policy=policy,
+        matcher=matcher,
+        prices=_make_prices(options.get("prices")),
+        **_pick(given, _CACHE_OPTIONS),
+    )
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    known = CacheOptions.__annotations__
+    for name in given:
+        if name not in known:
+            raise ConfigurationError(name, f"there is no such option; there are: {', '.join(sorted(known))}")
+
+
+def _pick(given: Mapping[str, Any], names: Sequence[str] | frozenset[str]) -> dict[str, Any]:
+    return {name: given[name] for name in names if name in given}
+
+
+def _open_store(store: str | Store | None, given: Mapping[str, Any]) -> Store:
+    bounds = _pick(given, _STORE_OPTIONS)
+    if store is None or isinstance(store, str):
+        return open_store(store, eviction=given.get("eviction"), **bounds)
+    if not isinstance(store, Store):
+        raise ConfigurationError("store", f"give a URL or a Store; got {type(store).__name__}")
+    for name in bounds:
+        raise ConfigurationError(name, "bounds of a ready store are set where it is made; leave this out")
+    return store
+
+
+def _make_l1(options: CacheOptions) -> L1Cache | None:
+    entries = options.get("l1_entries", 10_000)
+    if entries == 0:
+        return None
+    try:
+        return L1Cache(
+            max_entries=entries,
+            max_bytes=options.get("l1_bytes", 64 * 2**20),
+            eviction=options.get("eviction", "w-tinylfu"),
+        )
+    except ConfigurationError as error:
+        name = {"max_entries": "l1_entries", "max_bytes": "l1_bytes"}.get(error.parameter, error.parameter)
+        raise ConfigurationError(name, str(error).partition(": ")[2]) from None
+
+
+def _make_embedding(embedder: Embedder | None, options: CacheOptions) -> EmbeddingPort | None:
+    if embedder is None:
+        return None
+    from aicache.embedders._embedding import Embedding
+
+    timeout = options.get("embed_timeout", 2.0)
+    if timeout is not None and not (is_number(timeout) and timeout > 0):
+        raise ConfigurationError("embed_timeout", f"give seconds above 0, or None; got {timeout!r}")
+    return Embedding(embedder, timeout=timeout)
+
+
+def _make_prices(prices: tuple[float, float] | None) -> Prices | None:
+    match prices:
+        case None:
+            return None
+        case (cost_in, cost_out) if is_number(cost_in) and is_number(cost_out) and min(cost_in, cost_out) >= 0:
+            return Prices(cost_in, cost_out)
+        case _:
+            raise ConfigurationError("prices", "give two numbers, dollars per million input and output tokens")

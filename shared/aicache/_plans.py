@@ -1,0 +1,230 @@
+"""The order of operations: what a lookup, an update and an invalidation do, top to bottom.
+
+Plans decide and yield steps; they do no I/O and read no clock. The sync and the async driver run the same plan, so
+`lookup` and `alookup` cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from aicache._freshness import age_of, expiry, is_expired
+from aicache._match import Accept, Judgement, Reject
+from aicache._model import (
+    L1,
+    Answer,
+    CacheKey,
+    Candidate,
+    Entry,
+    Hit,
+    Match,
+    Miss,
+    MissReason,
+    NotStored,
+    Outcome,
+    Query,
+    SkipReason,
+    Stored,
+    UpdateOutcome,
+)
+from aicache._policy import CachePolicy
+from aicache._steps import (
+    CheckEpoch,
+    Embed,
+    Embedded,
+    Fetch,
+    Forget,
+    Nearest,
+    Plan,
+    Promote,
+    Recall,
+    StepFailed,
+    Sweep,
+    Touch,
+    Write,
+)
+
+__all__ = ["SWEEP_LIMIT", "Journal", "Matcher", "Request", "Rules", "lookup", "sweep", "update"]
+
+SWEEP_LIMIT = 500
+"""Expired entries removed in one go: a few milliseconds of SQLite at the most."""
+
+
+class Matcher(Protocol):
+    """Decides whether one of the nearest entries answers the query. Pure."""
+
+    def decide(self, text: str, candidates: Sequence[Candidate], /) -> Accept | Reject:
+        """Accept one candidate, or say why none will do."""
+
+    def explain(self, text: str, candidates: Sequence[Candidate], /) -> tuple[Judgement, ...]:
+        """What `decide` makes of each candidate, in the same order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides: the user's policy, the matcher, the name of the store, whether there is an embedder."""
+
+    policy: CachePolicy
+    matcher: Matcher
+    store: str
+    has_embedder: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt, identified, at one time."""
+
+    query: Query
+    key: CacheKey
+    now: float
+    """Wall clock, seconds."""
+    ttl: float | None = None
+    """In place of the policy's TTL."""
+    tags: tuple[str, ...] = ()
+    upkeep: bool = False
+    """The periodic chore is due: a lookup then asks for foreign changes, an update sweeps."""
+
+
+@dataclass(slots=True)
+class Journal:
+    """What a lookup saw on its way, for `explain`. A journalled lookup leaves no trace in any tier."""
+
+    exact: dict[str, str] = field(default_factory=dict)
+    """Tier -> `absent`, `expired` or `fresh`."""
+    space: str | None = None
+    candidates: Sequence[Candidate] = ()
+
+
+# ------------------------------------------------------------------------------------------------ lookup
+
+
+def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Plan[Outcome]:
+    """Find an answer: L1, the store's exact entry, then the nearest by meaning. At most two store reads.
+
+    A step that fails ends the lookup with `StepFailed`, but for the epoch check: L1 keeps answering while a store is
+    down.
+    """
+    key, now = request.key, request.now
+    if request.upkeep and journal is None:
+        yield from _tolerate(CheckEpoch())
+
+    entry = yield from Recall(key)
+    _note_exact(journal, L1, entry, now)
+    if entry is not None:
+        if not is_expired(entry, now):
+            return (yield from _serve(_exact(entry, L1, now), request, rules, journal))
+        yield from Forget(key)
+
+    entry = yield from Fetch(key)
+    _note_exact(journal, rules.store, entry, now)
+    if entry is not None and not is_expired(entry, now):
+        return (yield from _serve(_exact(entry, rules.store, now), request, rules, journal))
+    without_exact = Miss(MissReason.EXPIRED if entry is not None else MissReason.ABSENT)
+
+    if request.query.exact_only is not None:
+        return _first_reason(without_exact, Miss(MissReason.EXACT_ONLY, request.query.exact_only))
+    if not rules.has_embedder:
+        return _first_reason(without_exact, Miss(MissReason.NO_EMBEDDER))
+    return (yield from _lookup_by_meaning(request, rules, without_exact, journal))
+
+
+def _lookup_by_meaning(
+    request: Request, rules: Rules, without_exact: Miss, journal: Journal | None
+) -> Plan[Outcome]:
+    embedded = yield from Embed(request.query.text)
+    near = yield from Nearest(request.key.partition, embedded.space, embedded.vector, rules.policy.candidates)
+    fresh = [candidate for candidate in near if not is_expired(candidate.entry, request.now)]
+    if journal is not None:
+        journal.space = embedded.space
+        journal.candidates = fresh
+    match rules.matcher.decide(request.query.text, fresh):
+        case Accept(candidate):
+            age = age_of(candidate.entry, request.now)
+            hit = Hit(candidate.entry, rules.store, Match.SEMANTIC, candidate.score, age)
+            return (yield from _serve(hit, request, rules, journal))
+        case Reject(MissReason.ABSENT):
+            return without_exact
+        case Reject(reason, detail):
+            return Miss(reason, detail)
+
+
+def _serve(hit: Hit, request: Request, rules: Rules, journal: Journal | None) -> Plan[Outcome]:
+    """Hand the entry out; keep it in L1 when it came from below, and renew its life when the TTL slides."""
+    if journal is None:
+        entry = hit.entry
+        if hit.tier != L1:
+            yield from Promote(entry)
+        if rules.policy.sliding and entry.expires is not None:
+            ttl = request.ttl or rules.policy.ttl
+            renewed = expiry(entry.key, request.now, ttl, rules.policy.ttl_jitter)
+            yield from _tolerate(Touch(entry.key, renewed))
+    return hit
+
+
+def _exact(entry: Entry, tier: str, now: float) -> Hit:
+    return Hit(entry, tier, Match.EXACT, 1.0, age_of(entry, now))
+
+
+def _tolerate(step: CheckEpoch | Touch) -> Plan[None]:
+    """Carry out a step whose failure must not cost the answer. The driver has counted and logged it."""
+    try:
+        yield from step
+    except StepFailed:
+        return
+
+
+def _first_reason(without_exact: Miss, otherwise: Miss) -> Miss:
+    """An expired exact entry is the better explanation; else the reason for not looking further."""
+    return without_exact if without_exact.reason is MissReason.EXPIRED else otherwise
+
+
+def _note_exact(journal: Journal | None, tier: str, entry: Entry | None, now: float) -> None:
+    if journal is not None:
+        journal.exact[tier] = "absent" if entry is None else "expired" if is_expired(entry, now) else "fresh"
+
+
+# ------------------------------------------------------------------------------------------------ update
+
+
+def update(request: Request, answer: Answer, rules: Rules) -> Plan[UpdateOutcome]:
+    """Keep a fresh answer: in L1 first, so that it is served even if the store is down, then in the store.
+
+    Without a vector (the embedder failed) the entry is still found by an exact match.
+    """
+    policy = rules.policy
+    if len(answer.body) > policy.max_entry_bytes:
+        return NotStored(SkipReason.TOO_LARGE, f"{len(answer.body)} bytes")
+
+    embedded: Embedded | None = None
+    problem: MissReason | None = None
+    if request.query.exact_only is None and rules.has_embedder:
+        try:
+            embedded = yield from Embed(request.query.text)
+        except StepFailed as failed:
+            problem = failed.reason
+
+    entry = Entry(
+        key=request.key,
+        query=request.query.text,
+        answer=answer,
+        created=request.now,
+        expires=expiry(request.key, request.now, request.ttl or policy.ttl, policy.ttl_jitter),
+        space=embedded.space if embedded else None,
+        vector=embedded.vector if embedded else None,
+        tags=request.tags,
+    )
+    yield from Promote(entry)
+    yield from Write(entry)
+    if request.upkeep:
+        yield from sweep(request.now)
+    return Stored(entry, problem)
+
+
+def sweep(now: float) -> Plan[int]:
+    """Remove some expired entries; a failure costs nothing, the next sweep tries again."""
+    try:
+        return (yield from Sweep(now, SWEEP_LIMIT))
+    except StepFailed:
+        return 0

@@ -1,0 +1,107 @@
+"""What application code may ask for around a call: no cache, a fresh answer, tags, a TTL.
+
+A scope lives in a context variable, so it follows the code of one request through threads that LangChain starts and
+through tasks, and never leaks into another request. It applies to every cache used inside the block.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Final
+
+from aicache._errors import ConfigurationError
+from aicache._policy import is_number
+
+__all__ = ["Scope", "ScopeBlock", "bypass", "current_scope", "refresh", "scope", "tagged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The wishes in force at a point of the application."""
+
+    bypass: bool = False
+    """Neither read nor write."""
+    refresh: bool = False
+    """Do not read; write the fresh answer."""
+    tags: tuple[str, ...] = ()
+    """Written with every entry; `clear(tag=...)` removes by them."""
+    ttl: float | None = None
+    """Seconds, in place of the policy's TTL; None keeps the policy's."""
+
+
+_NOTHING_ASKED: Final = Scope()
+_current: ContextVar[Scope] = ContextVar("aicache_scope", default=_NOTHING_ASKED)
+
+
+def current_scope() -> Scope:
+    """The scope in force here."""
+    return _current.get()
+
+
+class ScopeBlock:
+    """A block of code, sync or async, with its own scope; blocks nest, the inner adds to the outer."""
+
+    __slots__ = ("_bypass", "_refresh", "_tags", "_tokens", "_ttl")
+
+    def __init__(self, *, bypass: bool, refresh: bool, tags: tuple[str, ...], ttl: float | None) -> None:
+        if ttl is not None and not (is_number(ttl) and ttl > 0):
+            raise ConfigurationError("ttl", f"give seconds greater than 0; got {ttl!r}")
+        if not all(isinstance(tag, str) and tag for tag in tags):
+            raise ConfigurationError("tags", "give texts that are not empty")
+        self._bypass = bypass
+        self._refresh = refresh
+        self._tags = tags
+        self._ttl = ttl
+        self._tokens: list[Token[Scope]] = []
+
+    def __enter__(self) -> None:
+        outer = _current.get()
+        inner = replace(
+            outer,
+            bypass=outer.bypass or self._bypass,
+            refresh=outer.refresh or self._refresh,
+            tags=tuple(dict.fromkeys((*outer.tags, *self._tags))),
+            ttl=outer.ttl if self._ttl is None else self._ttl,
+        )
+        self._tokens.append(_current.set(inner))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._tokens.pop())
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+
+def scope(
+    *, bypass: bool = False, refresh: bool = False, tags: tuple[str, ...] = (), ttl: float | None = None
+) -> ScopeBlock:
+    """A block with these wishes: `with scope(ttl=60, tags=("prices",)): chain.invoke(...)`.
+
+    Raises:
+        ConfigurationError: `ttl` is not above 0, or a tag is empty or no text.
+    """
+    return ScopeBlock(bypass=bypass, refresh=refresh, tags=tags, ttl=ttl)
+
+
+def bypass() -> ScopeBlock:
+    """A block that neither reads nor writes a cache."""
+    return scope(bypass=True)
+
+
+def refresh() -> ScopeBlock:
+    """A block that asks the model anew and writes its answer over the cached one."""
+    return scope(refresh=True)
+
+
+def tagged(*tags: str) -> ScopeBlock:
+    """A block whose answers are stored with these tags."""
+    return scope(tags=tags)

@@ -1,0 +1,210 @@
+"""Counters and latencies of one cache object since it was made (or since `reset`).
+
+When each moves is said beside it. Labels are tiers, match kinds and reasons, never a prompt, tenant or key.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from aicache._model import Hit, Match, Miss, MissReason, NotStored, Outcome, SkipReason, Stored, UpdateOutcome, Usage
+
+__all__ = ["Percentiles", "Prices", "Recorder", "Stats"]
+
+_SUB_BITS: Final = 3
+"""Each power of two of nanoseconds is cut into 8 buckets: a percentile is at most 12.5 % too high."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """US dollars per million tokens."""
+
+    input: float
+    output: float
+
+    def cost(self, usage: Usage) -> float:
+        """US dollars for this many tokens."""
+        return (usage.input_tokens * self.input + usage.output_tokens * self.output) / 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Percentiles:
+    """Latencies in seconds, each at most 12.5 % above the true one."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A snapshot of the counters."""
+
+    lookups: int
+    """Lookups that ended, hits and misses alike."""
+    hits: Mapping[tuple[str, Match], int]
+    """Hits by tier (`l1` or the store's name) and match."""
+    misses: Mapping[MissReason, int]
+    """Misses by reason; their sum plus the hits is `lookups`."""
+    stored: int
+    """Answers written to the store."""
+    stored_without_vector: Mapping[MissReason, int]
+    """Of those, the ones that are matched exactly only because the embedding failed; by reason."""
+    not_stored: Mapping[SkipReason, int]
+    """Updates that wrote nothing, by reason."""
+    failed_steps: Mapping[tuple[str, MissReason], int]
+    """Steps that a store or an embedder could not carry out, by step and reason, survived or not."""
+    tokens_saved: Usage
+    """Tokens that the served answers cost when the model gave them."""
+    money_saved: float | None
+    """Their price in US dollars; None when the cache was given no prices."""
+    latency: Mapping[str, Percentiles]
+    """Duration of lookups and updates by outcome: `hit l1 exact`, `miss absent`, `update stored`, ..."""
+
+    @property
+    def exact_hits(self) -> int:
+        """Hits on the very same prompt."""
+        return sum(count for (_, match), count in self.hits.items() if match is Match.EXACT)
+
+    @property
+    def semantic_hits(self) -> int:
+        """Hits on a prompt that says the same in other words."""
+        return sum(count for (_, match), count in self.hits.items() if match is Match.SEMANTIC)
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits per lookup, 0.0 before the first."""
+        return (self.exact_hits + self.semantic_hits) / self.lookups if self.lookups else 0.0
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.lookups} lookups, {self.exact_hits} exact + {self.semantic_hits} semantic hits ({self.hit_rate:.1%})",
+            f"{self.stored} answers stored, "
+            f"{self.tokens_saved.input_tokens + self.tokens_saved.output_tokens} tokens saved"
+            + (f", ${self.money_saved:.4f} saved" if self.money_saved is not None else ""),
+            f"{'':32}{'count':>8}{'p50':>11}{'p95':>11}{'p99':>11}",
+        ]
+        lines += [
+            f"{name:32}{times.count:>8}" + "".join(f"{_human(t):>11}" for t in (times.p50, times.p95, times.p99))
+            for name, times in sorted(self.latency.items())
+        ]
+        lines += [f"failed step {step}: {reason} {count} x" for (step, reason), count in self.failed_steps.items()]
+        return "\n".join(lines)
+
+
+class Recorder:
+    """Counts outcomes. Safe to call from any thread; about a microsecond a call."""
+
+    def __init__(self, prices: Prices | None) -> None:
+        self._prices = prices
+        self._lock = threading.Lock()
+        self.reset()
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        with self._lock:
+            self._hits: Counter[tuple[str, Match]] = Counter()
+            self._misses: Counter[MissReason] = Counter()
+            self._without_vector: Counter[MissReason] = Counter()
+            self._not_stored: Counter[SkipReason] = Counter()
+            self._failed_steps: Counter[tuple[str, MissReason]] = Counter()
+            self._stored = 0
+            self._input_tokens = 0
+            self._output_tokens = 0
+            self._latency: dict[tuple[str, ...], Counter[int]] = {}
+
+    def looked_up(self, outcome: Outcome, seconds: float) -> None:
+        """A lookup ended after so many seconds."""
+        with self._lock:
+            match outcome:
+                case Hit(entry, tier, how):
+                    self._hits[tier, how] += 1
+                    self._observe(("hit", tier, how), seconds)
+                    usage = entry.answer.usage
+                    if usage is not None:
+                        self._input_tokens += usage.input_tokens
+                        self._output_tokens += usage.output_tokens
+                case Miss(reason):
+                    self._misses[reason] += 1
+                    self._observe(("miss", reason), seconds)
+
+    def updated(self, outcome: UpdateOutcome, seconds: float) -> None:
+        """An update ended after so many seconds."""
+        with self._lock:
+            match outcome:
+                case Stored(_, embedding):
+                    self._stored += 1
+                    if embedding is not None:
+                        self._without_vector[embedding] += 1
+                    self._observe(("update", "stored"), seconds)
+                case NotStored(reason):
+                    self._not_stored[reason] += 1
+                    self._observe(("update", reason), seconds)
+
+    def failed(self, step: str, reason: MissReason) -> None:
+        """A step could not be carried out."""
+        with self._lock:
+            self._failed_steps[step, reason] += 1
+
+    def snapshot(self) -> Stats:
+        """The counters now."""
+        with self._lock:
+            saved = Usage(self._input_tokens, self._output_tokens)
+            return Stats(
+                lookups=self._hits.total() + self._misses.total(),
+                hits=MappingProxyType(dict(self._hits)),
+                misses=MappingProxyType(dict(self._misses)),
+                stored=self._stored,
+                stored_without_vector=MappingProxyType(dict(self._without_vector)),
+                not_stored=MappingProxyType(dict(self._not_stored)),
+                failed_steps=MappingProxyType(dict(self._failed_steps)),
+                tokens_saved=saved,
+                money_saved=None if self._prices is None else self._prices.cost(saved),
+                latency=MappingProxyType(
+                    {" ".join(label): _percentiles(buckets) for label, buckets in self._latency.items()}
+                ),
+            )
+
+    def _observe(self, label: tuple[str, ...], seconds: float) -> None:
+        buckets = self._latency.get(label)
+        if buckets is None:
+            buckets = self._latency[label] = Counter()
+        buckets[_bucket(seconds)] += 1
+
+
+def _bucket(seconds: float) -> int:
+    """The number of the bucket: the position of the highest bit of the nanoseconds and the 3 bits after it."""
+    nanoseconds = max(1 << _SUB_BITS, int(seconds * 1e9))
+    shift = nanoseconds.bit_length() - 1 - _SUB_BITS
+    return (shift << _SUB_BITS) + (nanoseconds >> shift)
+
+
+def _upper_bound(bucket: int) -> float:
+    """Seconds at the upper end of a bucket."""
+    shift, mantissa = divmod(bucket - (1 << _SUB_BITS), 1 << _SUB_BITS)
+    return ((mantissa + (1 << _SUB_BITS) + 1) << shift) / 1e9
+
+
+def _percentiles(buckets: Counter[int]) -> Percentiles:
+    total = buckets.total()
+    found: list[float] = []
+    for share in (0.50, 0.95, 0.99):
+        rank, seen = share * total, 0
+        for bucket in sorted(buckets):
+            seen += buckets[bucket]
+            if seen >= rank:
+                found.append(_upper_bound(bucket))
+                break
+    return Percentiles(total, *found)
+
+
+def _human(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.1f} us"
+    return f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -1,0 +1,164 @@
+"""The steps of a plan: each names one act of I/O and the type of its result.
+
+A plan is a generator that yields steps and receives their results; a driver carries them out. `Step.__iter__`
+yields the step itself and returns what the driver sends back, so a plan reads
+
+    entry = yield from Fetch(key)
+
+and the type checker knows `entry`. The union `AnyStep` is closed: a driver that forgets a step does not
+type-check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar, cast
+
+from aicache._model import CacheKey, Candidate, Entry, MissReason, Partition, Selection, Space, Vector
+
+__all__ = [
+    "AnyStep",
+    "CheckEpoch",
+    "Clear",
+    "Embed",
+    "Embedded",
+    "Fetch",
+    "Forget",
+    "Nearest",
+    "Plan",
+    "Promote",
+    "Recall",
+    "Remove",
+    "Step",
+    "StepFailed",
+    "Sweep",
+    "Touch",
+    "Write",
+]
+
+R = TypeVar("R")
+
+
+class StepFailed(Exception):  # noqa: N818 - reads as what it is where a plan catches it
+    """A step could not be carried out; the driver throws it into the plan at that step.
+
+    A plan that can go on without the step catches it; else it ends the plan and becomes the outcome's reason.
+    """
+
+    def __init__(self, reason: MissReason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class Step(Generic[R]):
+    """One act of I/O, with a result of type R."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[AnyStep, Any, R]:
+        return cast("R", (yield cast("AnyStep", self)))
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector of a text and the space it lives in."""
+
+    space: Space
+    vector: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class CheckEpoch(Step[None]):
+    """Ask the store whether another process removed or replaced entries; if so, empty L1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recall(Step[Entry | None]):
+    """The entry from L1. Memory only."""
+
+    key: CacheKey
+
+
+@dataclass(frozen=True, slots=True)
+class Promote(Step[None]):
+    """Put the entry into L1. Memory only."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Forget(Step[None]):
+    """Remove the entry from L1. Memory only."""
+
+    key: CacheKey
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Step[Entry | None]):
+    """The entry of exactly this key from the store."""
+
+    key: CacheKey
+
+
+@dataclass(frozen=True, slots=True)
+class Embed(Step[Embedded]):
+    """The vector of a text, from the memo or the embedder."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest(Step[Sequence[Candidate]]):
+    """The k nearest entries of a partition, nearest first."""
+
+    partition: Partition
+    space: Space
+    vector: Vector
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Step[None]):
+    """Write the entry to the store."""
+
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Touch(Step[None]):
+    """Set when an entry expires, in the store."""
+
+    key: CacheKey
+    expires: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remove(Step[int]):
+    """Remove entries from L1 and the store."""
+
+    keys: tuple[CacheKey, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clear(Step[int]):
+    """Remove a selection from L1 and the store."""
+
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Step[int]):
+    """Remove some expired entries from the store."""
+
+    now: float
+    limit: int
+
+
+AnyStep: TypeAlias = (
+    CheckEpoch | Recall | Promote | Forget | Fetch | Embed | Nearest | Write | Touch | Remove | Clear | Sweep
+)
+
+Plan: TypeAlias = Generator[AnyStep, Any, R]
+"""A computation that yields steps and returns R."""

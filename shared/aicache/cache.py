@@ -1,0 +1,455 @@
+"""The cache: wiring of store, L1, embedding, policy and matcher, and the public methods.
+
+An adapter gives `lookup` a way to its question and a function that turns a `Hit` into what its framework expects; nothing that
+goes wrong inside, the adapter's own functions included, leaves `lookup` or `update`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Final, Self, TypeAlias, TypeVar
+
+from aicache._clock import Clock, SystemClock
+from aicache._driver import Embedding, Ports, run, run_async
+from aicache._errors import AICacheError, ConfigurationError, StoreError, UnreadableEntryError
+from aicache._explain import Explanation
+from aicache._key import identify, model_hash, namespace_hash, tenant_hash
+from aicache._match import StaticMatcher
+from aicache._memo import Memo
+from aicache._model import (
+    Answer,
+    CacheKey,
+    Hit,
+    Miss,
+    MissReason,
+    NotStored,
+    Outcome,
+    Prompt,
+    Query,
+    Selection,
+    SkipReason,
+    StoreSize,
+    Unkeyable,
+    UpdateOutcome,
+)
+from aicache._plans import Journal, Matcher, Request, Rules
+from aicache._plans import lookup as lookup_plan
+from aicache._plans import sweep as sweep_plan
+from aicache._plans import update as update_plan
+from aicache._policy import CachePolicy
+from aicache._prompt import split
+from aicache._scopes import ScopeBlock, bypass, current_scope, refresh, scope, tagged
+from aicache._stats import Prices, Recorder, Stats
+from aicache._steps import AnyStep, Clear, Plan, StepFailed
+from aicache._workers import Workers
+from aicache.stores.base import Store
+from aicache.stores.l1 import L1Cache
+
+__all__ = ["Ask", "Question", "SemanticCache", "Tenant"]
+
+T = TypeVar("T")
+Tenant: TypeAlias = str | Callable[[], str | None] | None
+"""Whose entries these are. A callable is asked at every call; one that returns None or raises means: no cache."""
+
+_log: Final = logging.getLogger("aicache")
+
+EPOCH_INTERVAL: Final = 1.0
+"""Seconds within which L1 notices that another process removed or replaced entries."""
+SWEEP_INTERVAL: Final = 60.0
+"""Seconds between two sweeps of expired entries, at the least; an update carries them out."""
+MEMO_SIZE: Final = 2048
+"""Parsed prompts remembered: a lookup and its update, and exact repetitions, parse once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A prompt that is read only when it has not been seen before."""
+
+    raw: bytes
+    """Hash of the framework's own form of the prompt: equal bytes mean an equal prompt."""
+    read: Callable[[], Prompt | Unkeyable]
+    """Turns it into a neutral prompt."""
+
+
+Ask: TypeAlias = Callable[[], Question | Unkeyable]
+"""How an adapter hands a question over: its own code runs where faults are contained."""
+
+
+class SemanticCache:
+    """A cache of answers, with the same methods sync (`lookup`) and async (`alookup`).
+
+    `lookup` and `update` never raise. All methods may be called from any thread and any event loop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        l1: L1Cache | None = None,
+        embedding: Embedding | None = None,
+        policy: CachePolicy | None = None,
+        matcher: Matcher | None = None,
+        namespace: str = "",
+        tenant: Tenant = None,
+        prices: Prices | None = None,
+        on_outcome: Callable[[Outcome, float], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if not isinstance(namespace, str):
+            raise ConfigurationError("namespace", f"give a text; got {type(namespace).__name__}")
+        if not (tenant is None or isinstance(tenant, str) or callable(tenant)):
+            raise ConfigurationError("tenant", f"give a text or a callable; got {type(tenant).__name__}")
+        if on_outcome is not None and not callable(on_outcome):
+            raise ConfigurationError("on_outcome", f"give a callable; got {type(on_outcome).__name__}")
+        self._policy = policy or CachePolicy()
+        self._matcher = matcher or StaticMatcher(threshold=self._policy.threshold, margin=self._policy.margin)
+        self._namespace = namespace
+        self._tenant = tenant
+        self._on_outcome = on_outcome
+        self._clock = clock or SystemClock()
+        self._recorder = Recorder(prices)
+        self._ports = Ports(store, l1, embedding, Workers(), self._report)
+        self._rules = Rules(
+            self._policy, self._matcher, store.name, embedding is not None and self._policy.semantic
+        )
+        self._memo: Memo[tuple[bytes, str | None], tuple[Query, CacheKey]] = Memo(MEMO_SIZE)
+        self._told = _Told()
+        now = self._clock.monotonic()
+        self._epoch_chore = _Chore(EPOCH_INTERVAL, now)
+        self._sweep_chore = _Chore(SWEEP_INTERVAL, now)
+
+    # ------------------------------------------------------------------------------------------ lookup
+
+    def lookup(self, ask: Ask, decode: Callable[[Hit], T]) -> T | Miss:
+        """The decoded answer, or why there is none.
+
+        `decode` may raise `UnreadableEntryError`: a miss, like damaged bytes in the store.
+        """
+        return run(self._lookup(ask, decode), self._ports)
+
+    async def alookup(self, ask: Ask, decode: Callable[[Hit], T]) -> T | Miss:
+        """As `lookup`, without blocking the event loop."""
+        return await run_async(self._lookup(ask, decode), self._ports)
+
+    def _lookup(self, ask: Ask, decode: Callable[[Hit], T]) -> Plan[T | Miss]:
+        started = self._clock.monotonic()
+        outcome: Outcome
+        answer: T | Miss
+        try:
+            request = self._read_request(ask, started)
+            outcome = request if isinstance(request, Miss) else (yield from lookup_plan(request, self._rules))
+            answer = decode(outcome) if isinstance(outcome, Hit) else outcome
+        except Exception as error:  # noqa: BLE001 - the promise: nothing leaves a lookup
+            outcome = answer = self._contain(error)
+        seconds = self._clock.monotonic() - started
+        self._recorder.looked_up(outcome, seconds)
+        if self._on_outcome is not None:
+            self._notify(outcome, seconds)
+        return answer
+
+    def _read_request(self, ask: Ask, monotonic: float) -> Request | Miss:
+        wishes = current_scope()
+        if wishes.bypass:
+            return Miss(MissReason.BYPASSED, "scope")
+        if wishes.refresh:
+            return Miss(MissReason.REFRESHING)
+        found = self._identify(ask)
+        if isinstance(found, Miss):
+            return found
+        query, key = found
+        due = self._epoch_chore.due(monotonic)
+        return Request(query, key, self._clock.wall(), ttl=wishes.ttl, upkeep=due)
+
+    # ------------------------------------------------------------------------------------------ update
+
+    def update(self, ask: Ask, encode: Callable[[], Answer | NotStored]) -> UpdateOutcome:
+        """Keep a fresh answer; says whether it was written, and if not, why."""
+        return run(self._update(ask, encode), self._ports)
+
+    async def aupdate(self, ask: Ask, encode: Callable[[], Answer | NotStored]) -> UpdateOutcome:
+        """As `update`, without blocking the event loop."""
+        return await run_async(self._update(ask, encode), self._ports)
+
+    def _update(self, ask: Ask, encode: Callable[[], Answer | NotStored]) -> Plan[UpdateOutcome]:
+        started = self._clock.monotonic()
+        outcome: UpdateOutcome
+        try:
+            found = self._write_request(ask, encode, started)
+            if isinstance(found, NotStored):
+                outcome = found
+            else:
+                outcome = yield from update_plan(*found, self._rules)
+        except StepFailed as failed:
+            outcome = NotStored(SkipReason.STORE_FAILED, failed.detail)
+        except Exception as error:  # noqa: BLE001 - the promise: nothing leaves an update
+            outcome = NotStored(SkipReason.INTERNAL, self._contain(error).detail)
+        self._recorder.updated(outcome, self._clock.monotonic() - started)
+        return outcome
+
+    def _write_request(
+        self, ask: Ask, encode: Callable[[], Answer | NotStored], monotonic: float
+    ) -> tuple[Request, Answer] | NotStored:
+        wishes = current_scope()
+        if wishes.bypass:
+            return NotStored(SkipReason.BYPASSED, "scope")
+        found = self._identify(ask)
+        if isinstance(found, Miss):
+            unkeyable = found.reason is MissReason.UNKEYABLE
+            return NotStored(SkipReason.UNKEYABLE if unkeyable else SkipReason.BYPASSED, found.detail)
+        answer = encode()
+        if isinstance(answer, NotStored):
+            if answer.reason is SkipReason.UNSERIALISABLE:
+                self._warn(f"an answer was not cached, for it cannot be kept without loss ({answer.detail})")
+            return answer
+        query, key = found
+        due = self._sweep_chore.due(monotonic)
+        request = Request(query, key, self._clock.wall(), ttl=wishes.ttl, tags=wishes.tags, upkeep=due)
+        return request, answer
+
+    # ------------------------------------------------------------------------------------------ identity
+
+    def _identify(self, ask: Ask) -> tuple[Query, CacheKey] | Miss:
+        try:
+            tenant = self._current_tenant()
+        except _NoTenantError as error:
+            return Miss(MissReason.UNKEYABLE, str(error))
+        question = ask()
+        if isinstance(question, Unkeyable):
+            return Miss(MissReason.UNKEYABLE, question.why)
+        located = self._memo.get((question.raw, tenant))
+        if located is None:
+            prompt = question.read()
+            if isinstance(prompt, Unkeyable):
+                return Miss(MissReason.UNKEYABLE, prompt.why)
+            query = split(prompt, question=self._policy.question)
+            located = query, identify(query, namespace=self._namespace, tenant=tenant)
+            if self._policy.bypass is None:
+                # Only that rule reads the frame again, and a frame may be a long conversation.
+                located = replace(query, frame=b""), located[1]
+            self._memo.put((question.raw, tenant), located)
+        if self._policy.bypass is not None and self._policy.bypass(located[0]):
+            return Miss(MissReason.BYPASSED, "policy")
+        return located
+
+    def _current_tenant(self) -> str | None:
+        if not callable(self._tenant):
+            return self._tenant
+        try:
+            tenant = self._tenant()
+        except Exception as error:
+            raise _NoTenantError(f"the tenant callable raised {type(error).__name__}") from error
+        if not isinstance(tenant, str):
+            raise _NoTenantError(f"the tenant callable returned {type(tenant).__name__}, not a text")
+        return tenant
+
+    # ------------------------------------------------------------------------------------- asked by people
+
+    def explain(self, ask: Ask) -> Explanation:
+        """What a lookup of this prompt would do now, and why. Leaves no trace in tiers or statistics."""
+        found = self._identify(ask)
+        if isinstance(found, Miss):
+            return Explanation.of_miss(found)
+        query, key = found
+        journal = Journal()
+        request = Request(query, key, self._clock.wall())
+        outcome: Outcome
+        try:
+            outcome = run(lookup_plan(request, self._rules, journal), self._ports)
+        except StepFailed as failed:
+            outcome = Miss(failed.reason, failed.detail)
+        return Explanation.of_lookup(request, outcome, journal, self._matcher)
+
+    def stats(self) -> Stats:
+        """Counters and latencies since construction or `reset_stats`."""
+        return self._recorder.snapshot()
+
+    def reset_stats(self) -> None:
+        """Count from zero again."""
+        self._recorder.reset()
+
+    def size(self) -> StoreSize:
+        """What the store holds.
+
+        Raises:
+            StoreError: the store could not be read.
+        """
+        return self._ports.store.size()
+
+    # --------------------------------------------------------------------------------------- invalidation
+
+    def clear(self, *, tenant: str | None = None, model: bytes | None = None, tag: str | None = None) -> int:
+        """Remove this namespace's entries that agree with every argument given; how many the store held.
+
+        With a fixed tenant the cache removes that tenant's entries only. `model` is the canonical form of the model's
+        description, as adapters make it.
+
+        Raises:
+            StoreError: the store could not be reached; entries in L1 are gone, those in the store may not be.
+        """
+        return self._expecting_success(run(_clear_plan(self._selection(tenant, model, tag)), self._ports))
+
+    async def aclear(
+        self, *, tenant: str | None = None, model: bytes | None = None, tag: str | None = None
+    ) -> int:
+        """As `clear`, without blocking the event loop."""
+        plan = _clear_plan(self._selection(tenant, model, tag))
+        return self._expecting_success(await run_async(plan, self._ports))
+
+    def sweep(self) -> int:
+        """Remove some of the store's expired entries now; how many. Updates do so once a minute by themselves."""
+        return run(sweep_plan(self._clock.wall()), self._ports)
+
+    def _selection(self, tenant: str | None, model: bytes | None, tag: str | None) -> Selection:
+        whose = tenant if tenant is not None else self._tenant if isinstance(self._tenant, str) else None
+        return Selection(
+            namespace=namespace_hash(self._namespace),
+            tenant=None if whose is None else tenant_hash(whose),
+            model=None if model is None else model_hash(model),
+            tag=tag,
+        )
+
+    @staticmethod
+    def _expecting_success(removed: int | StepFailed) -> int:
+        if isinstance(removed, StepFailed):
+            raise StoreError(f"the cache could not be cleared ({removed.detail}): mend the store and clear again")
+        return removed
+
+    # -------------------------------------------------------------------------------------------- scopes
+
+    def bypass(self) -> ScopeBlock:
+        """`with cache.bypass(): ...`: neither read nor write (any cache) inside the block."""
+        return bypass()
+
+    def refresh(self) -> ScopeBlock:
+        """`with cache.refresh(): ...`: ask the model anew and keep its answer in place of the cached one."""
+        return refresh()
+
+    def tagged(self, *tags: str) -> ScopeBlock:
+        """`with cache.tagged("prices"): ...`: answers stored inside carry the tags; see `clear(tag=...)`."""
+        return tagged(*tags)
+
+    def scope(
+        self,
+        *,
+        bypass: bool = False,
+        refresh: bool = False,
+        tags: tuple[str, ...] = (),
+        ttl: float | None = None,
+    ) -> ScopeBlock:
+        """All of these in one block: `with cache.scope(ttl=60, tags=("prices",)): ...`."""
+        return scope(bypass=bypass, refresh=refresh, tags=tags, ttl=ttl)
+
+    # --------------------------------------------------------------------------------------------- close
+
+    def close(self) -> None:
+        """Release files and threads. Lookups after it are misses."""
+        self._ports.workers.close()
+        if self._ports.embedding is not None:
+            self._ports.embedding.close()
+        self._ports.store.close()
+
+    async def aclose(self) -> None:
+        """As `close`, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    # -------------------------------------------------------------------------------------------- faults
+
+    def _contain(self, error: Exception) -> Miss:
+        """The reason an exception stands for. Only a fault of ours is logged here: the driver logs the ports'."""
+        match error:
+            case StepFailed():
+                return Miss(error.reason, error.detail)
+            case UnreadableEntryError():
+                return Miss(MissReason.UNREADABLE, type(error).__name__)
+            case _:
+                kind = type(error).__name__
+                self._warn(f"a fault inside the cache ({kind} at {_place(error)}) was contained; the call went uncached")
+                return Miss(MissReason.INTERNAL, kind)
+
+    def _report(self, step: AnyStep, failed: StepFailed, error: Exception) -> None:
+        if failed.reason is MissReason.EXACT_ONLY:
+            return
+        name = type(step).__name__.lower()
+        self._recorder.failed(name, failed.reason)
+        # Texts of our own exceptions hold no prompt; a foreign one may quote it, so only its type is shown.
+        what = str(error) if isinstance(error, AICacheError) else type(error).__name__
+        self._warn(f"{name} failed: {what}. The application goes on; calls that need it are not cached")
+
+    def _warn(self, text: str) -> None:
+        if self._told.first_time(text):
+            _log.warning("%s (said once)", text)
+
+    def _notify(self, outcome: Outcome, seconds: float) -> None:
+        assert self._on_outcome is not None
+        try:
+            self._on_outcome(outcome, seconds)
+        except Exception as error:  # noqa: BLE001 - a listener must not cost the answer
+            self._warn(f"on_outcome raised {type(error).__name__}; its errors are ignored")
+
+
+def _clear_plan(selection: Selection) -> Plan[int | StepFailed]:
+    try:
+        return (yield from Clear(selection))
+    except StepFailed as failed:
+        return failed
+
+
+def _place(error: Exception) -> str:
+    """Module and line where the exception arose: enough to report the fault, nothing of the prompt."""
+    trace = error.__traceback__
+    if trace is None:
+        return "an unknown place"
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
+
+
+class _NoTenantError(Exception):
+    """The tenant is not known, so nothing may be shared."""
+
+
+@dataclass(slots=True)
+class _Chore:
+    """Something to do every `interval` seconds, by whoever comes along. A race does it twice: harmless."""
+
+    interval: float
+    last: float
+
+    def due(self, now: float) -> bool:
+        if now - self.last < self.interval:
+            return False
+        self.last = now
+        return True
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the log has already been told; bounded, in case texts vary."""
+
+    texts: set[str] = field(default_factory=set)
+
+    def first_time(self, text: str) -> bool:
+        if text in self.texts or len(self.texts) >= 100:
+            return False
+        self.texts.add(text)
+        return True

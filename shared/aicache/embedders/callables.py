@@ -1,0 +1,126 @@
+"""Any function that turns a text into a vector."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from types import CodeType, FunctionType
+from typing import Any
+
+from aicache._errors import ConfigurationError, EmbedderError
+
+__all__ = ["CallableEmbedder"]
+
+
+class CallableEmbedder:
+    """A function as an embedder; it may be a coroutine function.
+
+    Vectors are kept longer than a program runs, so the function needs an identity that outlasts it. For a plain
+    function that is its module, its name and a hash of its code. What has none of its own (a lambda, a closure, a
+    method, an object) needs `name`. What the function calls is not part of its identity: change `name` when the model
+    behind it changes.
+
+    Args:
+        function: takes a text and returns its vector; with `batch`, takes a list of texts and returns their vectors.
+        batch: which of the two it is. It is not guessed: a text is a sequence of texts too.
+        name: the identity of the model behind the function, such as `"bge-small-v1.5"`.
+
+    Raises:
+        ConfigurationError: it is not callable, or needs a name.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, batch: bool = False, name: str | None = None) -> None:
+        if not callable(function) or isinstance(function, type):
+            raise ConfigurationError("function", f"give a function; got {_describe(function)}")
+        self._function = function
+        self._batch = batch
+        self._is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+            getattr(function, "__call__", None)  # noqa: B004 - of an object whose __call__ is a coroutine function
+        )
+        self._fingerprint = f"callable:{name}" if name else f"callable:{_identity(function)}"
+
+    @property
+    def fingerprint(self) -> str:
+        """The name given, or module, name and code hash of the function."""
+        return self._fingerprint
+
+    @property
+    def aembed(self) -> Callable[[Sequence[str]], Awaitable[list[Any]]] | None:
+        """The same, awaited; None for a function that is not a coroutine function."""
+        return self._call_async if self._is_async else None
+
+    def embed(self, texts: Sequence[str]) -> list[Any]:
+        """One vector a text.
+
+        Raises:
+            EmbedderError: a coroutine function was called in a thread whose event loop runs.
+        """
+        if not self._is_async:
+            function = self._function
+            return list(function(list(texts))) if self._batch else [function(text) for text in texts]
+        if _loop_is_running():
+            raise EmbedderError(
+                "a coroutine function cannot be waited for on a running loop: use the cache's async calls"
+            )
+        return asyncio.run(self._call_async(texts))
+
+    async def _call_async(self, texts: Sequence[str]) -> list[Any]:
+        if self._batch:
+            return list(await self._function(list(texts)))
+        return [await self._function(text) for text in texts]
+
+
+def _identity(function: Callable[..., Any]) -> str:
+    if not _stands_alone(function):
+        raise ConfigurationError(
+            "name",
+            f"{_describe(function)} has no identity of its own: give CallableEmbedder(..., name=...) the name of the "
+            "model behind it",
+        )
+    identity = f"{function.__module__}.{function.__qualname__}"
+    code = getattr(function, "__code__", None)
+    return identity if code is None else f"{identity}:{_code_hash(code)}"
+
+
+def _stands_alone(function: Callable[..., Any]) -> bool:
+    """Whether module, name and code say what the function does: it carries no object and no enclosing variables."""
+    if inspect.isbuiltin(function):
+        return function.__self__ is None or inspect.ismodule(function.__self__)
+    return isinstance(function, FunctionType) and not function.__closure__ and function.__name__ != "<lambda>"
+
+
+def _code_hash(code: CodeType) -> str:
+    digest = hashlib.sha256()
+    waiting = [code]
+    while waiting:
+        part = waiting.pop()
+        digest.update(part.co_code)
+        digest.update(repr(part.co_names).encode())
+        for constant in part.co_consts:
+            if isinstance(constant, CodeType):
+                waiting.append(constant)
+            elif not isinstance(constant, frozenset):  # Its order changes from process to process.
+                digest.update(repr(constant).encode())
+    return digest.hexdigest()[:12]
+
+
+def _describe(function: object) -> str:
+    match function:
+        case FunctionType(__name__="<lambda>"):
+            return "a lambda"
+        case FunctionType():
+            return f"the function {function.__qualname__}"
+        case type():
+            return f"the class {function.__qualname__}"
+        case _:
+            return f"an object of type {type(function).__qualname__}"
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""Stores: the tiers below L1, and how a URL becomes one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aicache._errors import ConfigurationError
+from aicache.stores.base import Store
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(url: str | None, *, eviction: str | None = None, **bounds: Any) -> Store:
+    """The store a URL names; None is the SQLite file in the user's cache folder.
+
+    `memory://`, `sqlite:///relative.db`, `sqlite:////absolute/path.db`. `eviction` is what `memory://` forgets first;
+    `bounds` are `max_entries` and `max_bytes`.
+
+    Raises:
+        ConfigurationError: no store has such a URL, or a bound is wrong.
+    """
+    if url == "memory://":
+        from aicache.stores.memory import MemoryStore
+
+        if eviction is not None:
+            bounds["eviction"] = eviction
+        return MemoryStore(**bounds)
+    if url is None or url.startswith("sqlite://"):
+        from aicache.stores.sqlite import SqliteStore, default_path
+
+        return SqliteStore(default_path() if url is None else _sqlite_path(url), **bounds)
+    # Only the scheme is quoted: the rest may hold a password.
+    scheme = url.partition("://")[0] if "://" in url else "(no scheme)"
+    raise ConfigurationError("store", f"give memory:// or sqlite:///path.db; got a URL of scheme {scheme}")
+
+
+def _sqlite_path(url: str) -> Path:
+    """What follows `sqlite:///`; `sqlite:////x` is absolute, `~` is the home folder."""
+    rest = url.removeprefix("sqlite://")
+    if not rest.startswith("/") or rest == "/":
+        raise ConfigurationError("store", "give the file after three slashes, as in sqlite:///answers.db")
+    return Path(rest[1:]).expanduser()

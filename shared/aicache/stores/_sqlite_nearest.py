@@ -1,0 +1,249 @@
+"""Nearest entries of the embedded store: a scan of the rows for few, an index in memory for many.
+
+Most partitions are conversations with a handful of entries: reading those rows each time is as fast as any index,
+needs no memory, and cannot be out of date. A larger partition is read into a `VectorIndex` once. Ids grow
+with every write of any program, so `id > last seen` finds what is new; what was removed is noticed when its row is
+not there, or, when many are gone at once, by comparing ids.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from aicache._model import Candidate, Partition, Space, Vector
+from aicache.stores._sqlite_rows import read_entries, read_totals, space_bytes
+
+if TYPE_CHECKING:
+    from aicache.stores._vectors import VectorIndex
+
+__all__ = ["Neighbours"]
+
+_Scope: TypeAlias = tuple[bytes, bytes, int]
+"""Partition, space, and bytes of a vector: what may be compared."""
+
+_SCANNED: Final = 32
+"""Entries up to which the rows are read anew each time: 32 of 384 dimensions take 70 us, an index 30."""
+
+_LOADED_AT_ONCE: Final = 4096
+_SETTLED_AT_ONCE: Final = 4
+"""Vectors moved into the graph while searches wait: 1 ms each at 100,000."""
+_TURN: Final = 0.0005
+"""Seconds given to searches in between: a lock taken again at once would never reach one that waits."""
+
+_LABEL_BYTES: Final = 70
+"""Bytes of memory of an id in a set: measured, CPython 3.11."""
+
+_SCOPE: Final = "v.partition = ? AND v.space = (SELECT id FROM spaces WHERE name = ?)"
+_VECTORS: Final = (
+    f"SELECT v.id, v.vector FROM vectors v WHERE {_SCOPE} "  # noqa: S608 - constants
+    "AND length(v.vector) = ? AND typeof(v.vector) = 'blob'"
+)
+_FEW: Final = f"{_VECTORS} LIMIT ?"
+_NEW: Final = f"{_VECTORS} AND v.id > ? ORDER BY v.id"
+_IDS: Final = f"SELECT v.id FROM vectors v WHERE {_SCOPE}"  # noqa: S608 - constants
+
+
+class Neighbours:
+    """The loaded partitions of one session, bounded in bytes: those searched longest ago go first."""
+
+    def __init__(self, index_bytes: int) -> None:
+        self._index_bytes = index_bytes
+        self._lock = threading.Lock()
+        self._loaded: OrderedDict[_Scope, _Loaded] = OrderedDict()
+        self._bytes = 0
+        self._closing = threading.Event()
+        self._settling: threading.Thread | None = None
+
+    def find(
+        self, connection: sqlite3.Connection, partition: Partition, space: Space, vector: Vector, k: int
+    ) -> list[tuple[int, Candidate]]:
+        """At most `k` ids with their entries and exact scores, nearest first."""
+        scope = (partition.id, space_bytes(space), len(vector))
+        loaded = self._known(scope)
+        if loaded is None:
+            rows = connection.execute(_FEW, (*scope, _SCANNED + 1)).fetchall()
+            if len(rows) <= _SCANNED:
+                return _scan(connection, partition, rows, vector, k)
+            loaded = self._add(scope)
+        if loaded.refresh(connection):
+            self._account(scope, loaded)
+        return loaded.find(connection, partition, vector, k)
+
+    def close(self) -> None:
+        """End the background work and give the memory back."""
+        self._closing.set()
+        with self._lock:
+            self._loaded.clear()
+            self._bytes = 0
+            thread = self._settling
+        if thread is not None:
+            thread.join(timeout=1.0)
+
+    def _known(self, scope: _Scope) -> _Loaded | None:
+        with self._lock:
+            loaded = self._loaded.get(scope)
+            if loaded is not None:
+                self._loaded.move_to_end(scope)
+            return loaded
+
+    def _add(self, scope: _Scope) -> _Loaded:
+        with self._lock:
+            if scope not in self._loaded:
+                self._loaded[scope] = _Loaded(scope)
+            return self._loaded[scope]
+
+    def _account(self, scope: _Scope, loaded: _Loaded) -> None:
+        """Count the bytes of an index that changed, and drop what no longer fits or is small again."""
+        nbytes = loaded.nbytes
+        with self._lock:
+            if self._loaded.get(scope) is not loaded:
+                return
+            self._bytes += nbytes - loaded.counted
+            loaded.counted = nbytes
+            if len(loaded) <= _SCANNED // 2:
+                self._bytes -= self._loaded.pop(scope).counted
+            # The newest stays even if it alone is too large: without it there is no answer at all.
+            while self._bytes > self._index_bytes and len(self._loaded) > 1:
+                _, oldest = self._loaded.popitem(last=False)
+                self._bytes -= oldest.counted
+            if loaded.index.pending and self._settling is None and not self._closing.is_set():
+                self._settling = threading.Thread(target=self._settle, name="aicache-index", daemon=True)
+                self._settling.start()
+
+    def _settle(self) -> None:
+        """Build the graphs of large partitions while searches scan what is not in them yet."""
+        while (index := self._unsettled()) is not None:
+            while not self._closing.is_set() and index.settle(_SETTLED_AT_ONCE, threads=1):
+                time.sleep(_TURN)
+
+    def _unsettled(self) -> VectorIndex | None:
+        with self._lock:
+            if not self._closing.is_set():
+                for loaded in self._loaded.values():
+                    if loaded.index.pending:
+                        return loaded.index
+            self._settling = None
+            return None
+
+
+class _Loaded:
+    """The index of one scope, with the ids in it."""
+
+    def __init__(self, scope: _Scope) -> None:
+        from aicache.stores._vectors import VectorIndex
+
+        self.counted = 0
+        self.index = VectorIndex(scope[2] // 4)
+        self._scope = scope
+        self._lock = threading.Lock()
+        self._labels: set[int] = set()
+        self._seen = 0
+        self._gone = -1
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory, about."""
+        return self.index.nbytes + _LABEL_BYTES * len(self._labels)
+
+    def refresh(self, connection: sqlite3.Connection) -> bool:
+        """Take in what was written since the last time; whether anything changed."""
+        with self._lock:
+            # Read before the rows: a removal in between is then counted as not yet noticed.
+            gone = read_totals(connection).gone
+            cursor = connection.execute(_NEW, (*self._scope, self._seen))
+            changed = False
+            while rows := cursor.fetchmany(_LOADED_AT_ONCE):
+                self._take(rows)
+                changed = True
+            if self._gone < 0:
+                self._gone = gone
+            if gone - self._gone > 64 + len(self._labels) // 8:
+                self._compare(connection, gone)
+                changed = True
+            return changed
+
+    def find(
+        self, connection: sqlite3.Connection, partition: Partition, vector: Vector, k: int
+    ) -> list[tuple[int, Candidate]]:
+        """As `Neighbours.find`. Rows that are gone or damaged leave the index, and the search begins again."""
+        while True:
+            labels = [label for label, _ in self.index.search(vector, k)]
+            found = _candidates(connection, partition, labels, vector)
+            if len(found) == len(labels):
+                return found
+            with self._lock:
+                if 2 * len(found) < len(labels):
+                    self._compare(connection, read_totals(connection).gone)
+                self._discard(set(labels).difference(number for number, _ in found))
+
+    def _take(self, rows: Sequence[tuple[int, bytes]]) -> None:
+        if len(rows) <= _SCANNED:
+            for label, vector in rows:
+                self.index.add(label, vector)
+        else:
+            import numpy as np
+
+            matrix = np.frombuffer(b"".join(vector for _, vector in rows), dtype="<f4")
+            self.index.load([label for label, _ in rows], matrix.reshape(len(rows), -1))
+        self._labels.update(label for label, _ in rows)
+        self._seen = rows[-1][0]
+
+    def _compare(self, connection: sqlite3.Connection, gone: int) -> None:
+        alive = {number for (number,) in connection.execute(_IDS, self._scope[:2])}
+        self._discard(self._labels - alive)
+        self._gone = gone
+
+    def _discard(self, labels: Iterable[int]) -> None:
+        for label in labels:
+            self.index.discard(label)
+            self._labels.discard(label)
+
+
+def _scan(
+    connection: sqlite3.Connection,
+    partition: Partition,
+    rows: Sequence[tuple[int, bytes]],
+    vector: Vector,
+    k: int,
+) -> list[tuple[int, Candidate]]:
+    if not rows:
+        return []
+    from aicache.stores._vectors import cosines
+
+    scores = cosines(vector, [each for _, each in rows])
+    ranked = [number for _, number in sorted((-score, number) for (number, _), score in zip(rows, scores, strict=True))]
+    found: list[tuple[int, Candidate]] = []
+    while ranked and len(found) < k:
+        some, ranked = ranked[: k - len(found)], ranked[k - len(found) :]
+        found += _candidates(connection, partition, some, vector)
+    return found
+
+
+def _candidates(
+    connection: sqlite3.Connection, partition: Partition, labels: Sequence[int], vector: Vector
+) -> list[tuple[int, Candidate]]:
+    """The entries of these ids with their exact scores, nearest first; without those gone or damaged."""
+    from aicache.stores._vectors import cosines
+
+    entries = {
+        number: entry
+        for number, entry in read_entries(connection, partition, labels).items()
+        if entry.vector is not None and len(entry.vector) == len(vector)
+    }
+    scores = cosines(vector, [entry.vector for entry in entries.values() if entry.vector is not None])
+    found = [
+        (number, Candidate(entry, score))
+        for (number, entry), score in zip(entries.items(), scores, strict=True)
+        # A damaged vector may hold anything; no comparison with NaN is true.
+        if -1.0 <= score <= 1.0
+    ]
+    found.sort(key=lambda pair: (-pair[1].score, pair[0]))
+    return found

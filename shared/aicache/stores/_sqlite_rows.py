@@ -1,0 +1,300 @@
+"""Rows of the embedded store: reading entries, and what one write transaction does."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+from aicache._codec import decode, encode
+from aicache._errors import StoreError, UnreadableEntryError
+from aicache._model import CacheKey, Entry, Partition, Selection, Vector
+from aicache.stores._sqlite_trouble import DamagedFileError
+
+__all__ = ["GroupNames", "Row", "Totals", "Transaction", "read_entries", "read_row", "read_totals", "space_bytes"]
+
+GroupNames = dict[tuple[bytes, bytes, bytes], int]
+
+_ROW_BYTES: Final = 285
+"""Bytes of the file an entry takes besides its body and vector: narrow row, four indexes, page headers
+(measured: 100,000 entries of 1 KB and 384 dimensions)."""
+
+_CHUNK: Final = 250
+"""Ids in one statement."""
+
+_SURPLUS: Final = 15
+"""Entries removed beyond need when the bound is reached, so that not every write must evict."""
+
+_READ: Final = (
+    "SELECT e.id, e.digest, e.expires, b.body, v.vector FROM entries e "
+    "JOIN bodies b ON b.id = e.id LEFT JOIN vectors v ON v.id = e.id"
+)
+_READ_KEY: Final = f"{_READ} WHERE e.digest = ?"
+
+
+class Totals(NamedTuple):
+    """The single row that counts everything."""
+
+    seq: int
+    """The last number given out; orders writes and uses."""
+    entries: int
+    bytes: int
+    gone: int
+    """Entries that ever left, for whatever reason."""
+    epoch: int
+    """Transactions that took away what others may still hold."""
+
+
+class Row(NamedTuple):
+    """An entry as it stands in the file. A damaged file may hold any type in any column."""
+
+    id: int
+    digest: bytes
+    expires: float | None
+    body: bytes
+    vector: Vector | None
+
+    def entry(self, partition: Partition) -> Entry:
+        """The entry.
+
+        Raises:
+            UnreadableEntryError: something in the row is not what was written.
+        """
+        if not (
+            isinstance(self.digest, bytes)
+            and isinstance(self.expires, float | None)
+            and isinstance(self.vector, bytes | None)
+        ):
+            raise UnreadableEntryError("The stored row holds values of other types; the entry is ignored.")
+        return decode(CacheKey(partition, self.digest), self.body, expires=self.expires, vector=self.vector)
+
+
+def space_bytes(space: str | None) -> bytes:
+    """The name of a space as it stands in a row; an entry without one has the empty name."""
+    return b"" if space is None else space.encode("utf-8", "surrogatepass")
+
+
+def read_totals(connection: sqlite3.Connection) -> Totals:
+    """The totals as last committed."""
+    row = connection.execute("SELECT seq, entries, bytes, gone, epoch FROM state").fetchone()
+    if row is None:
+        raise DamagedFileError("the row of totals is gone")
+    return Totals(*row)
+
+
+def read_row(connection: sqlite3.Connection, key: CacheKey) -> Row | None:
+    """The row of a key, or None."""
+    row = connection.execute(_READ_KEY, (key.digest,)).fetchone()
+    return None if row is None else Row(*row)
+
+
+def read_entries(connection: sqlite3.Connection, partition: Partition, ids: Sequence[int]) -> dict[int, Entry]:
+    """The entries with these ids; those that are gone or damaged are left out."""
+    entries: dict[int, Entry] = {}
+    for start in range(0, len(ids), _CHUNK):
+        chunk = ids[start : start + _CHUNK]
+        rows = connection.execute(f"{_READ} WHERE e.id IN ({_places(len(chunk))})", chunk).fetchall()
+        for row in map(Row._make, rows):
+            try:
+                entries[row.id] = row.entry(partition)
+            except UnreadableEntryError:
+                continue
+    return entries
+
+
+class Transaction:
+    """What happens between BEGIN and COMMIT. Keeps the totals, and writes them once at the end."""
+
+    __slots__ = (
+        "_before",
+        "_bytes",
+        "_connection",
+        "_entries",
+        "_epoch",
+        "_gone",
+        "_groups",
+        "_seq",
+        "new_groups",
+    )
+
+    def __init__(self, connection: sqlite3.Connection, groups: GroupNames) -> None:
+        self._before = read_totals(connection)
+        self._connection = connection
+        self._groups = groups
+        self.new_groups: GroupNames = {}
+        """Rows of `groups` this transaction has learned of; true for good once it is committed."""
+        self._seq, self._entries, self._bytes, self._gone, self._epoch = self._before
+
+    @property
+    def epoch_steps(self) -> int:
+        """By how much this transaction moves the epoch."""
+        return self._epoch - self._before.epoch
+
+    @property
+    def last_id(self) -> int:
+        """The largest id given out so far."""
+        return self._seq
+
+    def finish(self) -> None:
+        """Write the totals if they changed."""
+        totals = Totals(self._seq, self._entries, self._bytes, self._gone, self._epoch)
+        if totals != self._before:
+            self._connection.execute("UPDATE state SET seq = ?, entries = ?, bytes = ?, gone = ?, epoch = ?", totals)
+
+    def put(self, entry: Entry, max_entries: int, max_bytes: int) -> None:
+        """Write the entry in place of its predecessor, then keep the bounds."""
+        body = encode(entry)
+        size = len(body) + len(entry.vector or b"") + sum(map(len, entry.tags)) + _ROW_BYTES
+        if size > max_bytes:
+            raise StoreError(f"The entry takes {size} bytes and max_bytes is {max_bytes}; it was not written.")
+        execute = self._connection.execute
+        old = execute("SELECT id FROM entries WHERE digest = ?", (entry.key.digest,)).fetchone()
+        if old is not None:
+            self.delete(old)
+            self._epoch += 1
+        number = self._tick()
+        execute(
+            "INSERT INTO entries (id, digest, grp, expires, used, bytes) VALUES (?, ?, ?, ?, ?, ?)",
+            (number, entry.key.digest, self._group(entry.key.partition), _real(entry.expires), number, size),
+        )
+        execute("INSERT INTO bodies (id, body) VALUES (?, ?)", (number, body))
+        if entry.vector is not None:
+            execute(
+                "INSERT INTO vectors (id, partition, space, vector) VALUES (?, ?, ?, ?)",
+                (number, entry.key.partition.id, self._space(entry.space), entry.vector),
+            )
+        for tag in set(entry.tags):
+            execute("INSERT INTO tags (tag, entry) VALUES (?, ?)", (tag.encode("utf-8", "surrogatepass"), number))
+        self._entries += 1
+        self._bytes += size
+        self._evict(number, entry.created, max_entries, max_bytes)
+
+    def record_uses(self, recent: Iterable[int]) -> None:
+        """Note that these entries were read, the last one last; the dead among them do not matter."""
+        for number in recent:
+            self._connection.execute("UPDATE entries SET used = ? WHERE id = ?", (self._tick(), number))
+
+    def touch(self, key: CacheKey, expires: float | None) -> None:
+        """Set when the entry expires."""
+        self._connection.execute("UPDATE entries SET expires = ? WHERE digest = ?", (_real(expires), key.digest))
+
+    def remove(self, keys: Iterable[CacheKey]) -> int:
+        """Delete the entries of these keys; how many there were."""
+        execute = self._connection.execute
+        found = (execute("SELECT id FROM entries WHERE digest = ?", (key.digest,)).fetchone() for key in keys)
+        removed = self.delete([row[0] for row in found if row is not None])
+        self._epoch += bool(removed)
+        return removed
+
+    def clear(self, selection: Selection, after: int, until: int, limit: int) -> tuple[int, int]:
+        """Delete the first `limit` entries of the selection with `after < id <= until`; how many, and the last."""
+        where, values = _condition(selection)
+        rows = self._connection.execute(
+            f"SELECT id FROM entries WHERE id > ? AND id <= ?{where} ORDER BY id LIMIT ?",  # noqa: S608 - our columns
+            (after, until, *values, limit),
+        ).fetchall()
+        removed = self.delete([row[0] for row in rows])
+        self._epoch += bool(removed)
+        return removed, rows[-1][0] if rows else until
+
+    def sweep(self, now: float, limit: int) -> int:
+        """Delete at most `limit` expired entries, the longest expired first. Moves no epoch: nobody serves them."""
+        return self.delete([number for number, _ in self._expired(now, limit)])
+
+    def delete(self, ids: Sequence[int]) -> int:
+        """Delete rows of all tables; how many entries there were. An id given twice counts once."""
+        removed = 0
+        for start in range(0, len(ids), _CHUNK):
+            chunk = ids[start : start + _CHUNK]
+            among = f"IN ({_places(len(chunk))})"
+            count, size = self._connection.execute(
+                f"SELECT count(*), coalesce(sum(bytes), 0) FROM entries WHERE id {among}",  # noqa: S608 - placeholders only
+                chunk,
+            ).fetchone()
+            for table, column in (("entries", "id"), ("bodies", "id"), ("vectors", "id"), ("tags", "entry")):
+                self._connection.execute(f"DELETE FROM {table} WHERE {column} {among}", chunk)  # noqa: S608 - ours
+            self._entries -= count
+            self._bytes -= size
+            self._gone += count
+            removed += count
+        return removed
+
+    def _evict(self, newest: int, now: float, max_entries: int, max_bytes: int) -> None:
+        """Keep the bounds: what has expired goes first, then what was used longest ago; never the newest."""
+        if self._entries <= max_entries and self._bytes <= max_bytes:
+            return
+        surplus = min(_SURPLUS, max_entries // 64)
+        while True:
+            excess = self._entries - max_entries
+            excess_bytes = self._bytes - max_bytes
+            if excess <= 0 and excess_bytes <= 0:
+                return
+            rows = [row for row in self._expired(now, _CHUNK) if row[0] != newest]
+            rows = (
+                rows
+                or self._connection.execute(
+                    "SELECT id, bytes FROM entries WHERE id <> ? ORDER BY used LIMIT ?", (newest, _CHUNK)
+                ).fetchall()
+            )
+            victims = []
+            for number, size in rows:
+                if excess + surplus <= 0 and excess_bytes <= 0:
+                    break
+                victims.append(number)
+                excess -= 1
+                excess_bytes -= size
+            if not self.delete(victims):
+                return
+
+    def _expired(self, now: float, limit: int) -> list[tuple[int, int]]:
+        return self._connection.execute(
+            "SELECT id, bytes FROM entries WHERE expires <= ? ORDER BY expires LIMIT ?", (now, limit)
+        ).fetchall()
+
+    def _tick(self) -> int:
+        """The next number of the counter that orders writes and uses."""
+        self._seq += 1
+        return self._seq
+
+    def _group(self, partition: Partition) -> int:
+        names = (partition.namespace, partition.tenant, partition.model)
+        known = self._groups.get(names)
+        if known is None:
+            execute = self._connection.execute
+            execute("INSERT OR IGNORE INTO groups (namespace, tenant, model) VALUES (?, ?, ?)", names)
+            query = "SELECT id FROM groups WHERE namespace = ? AND tenant = ? AND model = ?"
+            known = self.new_groups[names] = int(execute(query, names).fetchone()[0])
+        return known
+
+    def _space(self, space: str | None) -> int:
+        name = (space_bytes(space),)
+        found = self._connection.execute("SELECT id FROM spaces WHERE name = ?", name).fetchone()
+        if found is None:
+            return int(self._connection.execute("INSERT INTO spaces (name) VALUES (?)", name).lastrowid or 0)
+        return int(found[0])
+
+
+def _condition(selection: Selection) -> tuple[str, list[bytes]]:
+    columns = (
+        ("namespace", selection.namespace),
+        ("tenant", selection.tenant),
+        ("model", selection.model),
+    )
+    chosen = [(column, value) for column, value in columns if value is not None]
+    where, values = "", [value for _, value in chosen]
+    if chosen:
+        terms = " AND ".join(f"{column} = ?" for column, _ in chosen)
+        where += f" AND grp IN (SELECT id FROM groups WHERE {terms})"  # noqa: S608 - our columns
+    if selection.tag is not None:
+        where += " AND id IN (SELECT entry FROM tags WHERE tag = ?)"
+        values.append(selection.tag.encode("utf-8", "surrogatepass"))
+    return where, values
+
+
+def _real(moment: float | None) -> float | None:
+    """A whole number may be larger than those of SQLite."""
+    return None if moment is None else float(moment)
+
+
+def _places(number: int) -> str:
+    return ",".join("?" * number)

@@ -1,0 +1,65 @@
+"""The store port: what a tier below L1 must do. `aicache.testing.StoreContract` is its specification."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+
+__all__ = ["Store"]
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Keeps entries and finds the nearest ones. Every method is safe to call from any thread.
+
+    A store knows nothing of freshness: it returns expired entries until they are removed, and the caller
+    passes the time in. Errors: `StoreError` (and `UnreadableEntryError` from `fetch` for damaged bytes);
+    any other exception counts as a failed store too.
+    """
+
+    @property
+    def name(self) -> str:
+        """The tier's name in outcomes and statistics: `memory`, `sqlite`, ..."""
+
+    @property
+    def blocking(self) -> bool:
+        """True when `fetch` and `write` wait for a disk or a network: async callers then use a thread."""
+
+    def fetch(self, key: CacheKey) -> Entry | None:
+        """The entry of exactly this key, or None."""
+
+    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+        """At most `k` entries of this partition and space, nearest first, scores as true cosines in [-1, 1].
+
+        An entry whose vector is in another space or dimension is never returned; a damaged one is left out.
+        """
+
+    def write(self, entry: Entry) -> None:
+        """Store the entry in place of any earlier one with its key; readable when this returns."""
+
+    def touch(self, key: CacheKey, expires: float | None) -> None:
+        """Set when the entry expires; nothing happens if it is gone."""
+
+    def remove(self, keys: Sequence[CacheKey]) -> int:
+        """Remove these entries with their vectors; how many there were."""
+
+    def clear(self, selection: Selection) -> int:
+        """Remove all entries of the selection; how many there were. `Selection()` is everything."""
+
+    def sweep(self, now: float, limit: int) -> int:
+        """Remove at most `limit` entries with `expires <= now`; how many were removed."""
+
+    def size(self) -> StoreSize:
+        """What the store holds now."""
+
+    def epoch(self) -> int:
+        """A number that differs from the last one seen when ANOTHER process has removed or replaced entries.
+
+        A tier above forgets what it holds then. Cheap: called about once a second. A store that no other
+        process can reach returns 0 always.
+        """
+
+    def close(self) -> None:
+        """Release files, connections and threads; a second call does nothing."""

@@ -1,0 +1,191 @@
+"""`MemoryStore`: a store in the process's own memory, gone when the process ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache.stores._table import EntryTable
+
+if TYPE_CHECKING:
+    from aicache.stores._vectors import VectorIndex
+
+__all__ = ["MemoryStore"]
+
+_Place: TypeAlias = tuple[bytes, Space, int]
+
+_SMALL: Final = 64
+"""Entries of a shelf up to which their own vectors are scanned. Each conversation is a partition, so there may be
+as many shelves as entries, and an index of its own would weigh more than most of them."""
+
+
+class MemoryStore:
+    """Entries in memory, bounded in number and bytes, with an index of their vectors for each partition and space.
+
+    It never waits for anything, so async callers use it directly. When it is full the eviction policy chooses who
+    leaves; an entry larger than `max_bytes` is not kept. The nearest entry of a question counts as used, whether
+    or not it is served.
+
+    Vectors are kept as float32 in the entries; `max_bytes` counts those. Large partitions have a float16 graph
+    besides, about 1,000 bytes an entry at 384 dimensions, which it does not count.
+
+    Args:
+        max_entries: entries kept, at least 1.
+        max_bytes: sum of their `Entry.weight`, at least 1.
+        eviction: `lru`, `lfu`, `arc` or `w-tinylfu`.
+
+    Raises:
+        ConfigurationError: at construction, naming the parameter.
+        MissingExtraError: from `write` and `nearest` with a vector, when numpy is not installed.
+    """
+
+    def __init__(
+        self, *, max_entries: int = 100_000, max_bytes: int = 512 * 2**20, eviction: str = "w-tinylfu"
+    ) -> None:
+        self._table = EntryTable(
+            max_entries=max_entries, max_bytes=max_bytes, eviction_name=eviction, on_removed=self._unshelve
+        )
+        # Held by whatever changes entries, so that table and shelves change together. Readers take it never:
+        # they may find a digest whose entry has just left, and skip it.
+        self._lock = Lock()
+        self._shelves: dict[_Place, _Shelf] = {}
+
+    @property
+    def name(self) -> str:
+        """`memory`."""
+        return "memory"
+
+    @property
+    def blocking(self) -> bool:
+        """Always False."""
+        return False
+
+    def fetch(self, key: CacheKey) -> Entry | None:
+        """The entry of exactly this key, or None."""
+        return self._table.get(key.digest)
+
+    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+        """At most `k` entries of this partition and space, nearest first, with true cosines."""
+        shelf = self._shelves.get((partition.id, space, len(vector) // 4))
+        if shelf is None or k < 1:
+            return []
+        if shelf.index is None:
+            digests = list(shelf.digests.values())
+        else:
+            digests = [
+                digest for label, _ in shelf.index.search(vector, k) if (digest := shelf.digests.get(label)) is not None
+            ]
+        candidates = self._scored(digests, space, vector)[:k]
+        if candidates:
+            self._table.get(candidates[0].entry.key.digest)
+        return candidates
+
+    def write(self, entry: Entry) -> None:
+        """Store the entry in place of any earlier one with its key."""
+        if entry.vector is not None:
+            import aicache.stores._vectors  # noqa: F401 - without numpy, fail before anything is stored
+        with self._lock:
+            if self._table.put(entry) and entry.vector is not None and entry.space is not None:
+                self._shelve(entry, entry.space, entry.vector)
+
+    def touch(self, key: CacheKey, expires: float | None) -> None:
+        """Set when the entry expires; nothing happens if it is gone."""
+        self._table.touch(key.digest, expires)
+
+    def remove(self, keys: Sequence[CacheKey]) -> int:
+        """Remove these entries with their vectors; how many there were."""
+        with self._lock:
+            return self._table.remove(key.digest for key in keys)
+
+    def clear(self, selection: Selection) -> int:
+        """Remove all entries of the selection; how many there were."""
+        with self._lock:
+            return self._table.clear(selection)
+
+    def sweep(self, now: float, limit: int) -> int:
+        """Remove at most `limit` entries with `expires <= now`; how many were removed."""
+        with self._lock:
+            return self._table.sweep(now, limit)
+
+    def size(self) -> StoreSize:
+        """The number of entries and the sum of their weights."""
+        return self._table.size()
+
+    def epoch(self) -> int:
+        """Always 0: no other process can reach this store."""
+        return 0
+
+    def close(self) -> None:
+        """Forget everything."""
+        self.clear(Selection())
+
+    # ------------------------------------------------------------------------------ vectors
+
+    def _scored(self, digests: Sequence[bytes], space: Space, vector: Vector) -> list[Candidate]:
+        """These entries with exact scores, nearest first."""
+        from aicache.stores._vectors import cosines
+
+        entries, vectors = [], []
+        for digest in digests:
+            entry = self._table.peek(digest)
+            # An entry replaced a moment ago may be in another space now.
+            if entry is not None and entry.space == space and entry.vector is not None:
+                entries.append(entry)
+                vectors.append(entry.vector)
+        candidates = [Candidate(*pair) for pair in zip(entries, cosines(vector, vectors), strict=True)]
+        candidates.sort(key=lambda candidate: -candidate.score)
+        return candidates
+
+    def _shelve(self, entry: Entry, space: Space, vector: Vector) -> None:
+        """Make the entry findable by its vector. Under the lock."""
+        from aicache.stores._vectors import VectorIndex, is_vector
+
+        if not is_vector(vector):
+            return  # The answer is good for exact matches all the same.
+        dimension = len(vector) // 4
+        shelf = self._shelves.setdefault((entry.key.partition.id, space, dimension), _Shelf())
+        label = _label(entry.key.digest)
+        if label in shelf.digests:
+            return  # Two digests with 63 equal bits: the second is matched exactly only.
+        shelf.digests[label] = entry.key.digest
+        if shelf.index is not None:
+            shelf.index.add(label, vector)
+        elif len(shelf.digests) > _SMALL:
+            index = VectorIndex(dimension)
+            for other, digest in shelf.digests.items():
+                held = self._table.peek(digest)
+                assert held is not None
+                assert held.vector is not None
+                index.add(other, held.vector)
+            shelf.index = index
+
+    def _unshelve(self, entry: Entry) -> None:
+        """Drop the vector of an entry that leaves, and its shelf if it was the last. Under both locks."""
+        if entry.vector is None or entry.space is None:
+            return
+        place = entry.key.partition.id, entry.space, len(entry.vector) // 4
+        shelf = self._shelves.get(place)
+        label = _label(entry.key.digest)
+        if shelf is None or shelf.digests.get(label) != entry.key.digest:
+            return
+        del shelf.digests[label]
+        if not shelf.digests:
+            del self._shelves[place]
+        elif shelf.index is not None:
+            shelf.index.discard(label)
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The entries of one partition that have vectors of one space and dimension."""
+
+    digests: dict[int, bytes] = field(default_factory=dict)
+    index: VectorIndex | None = None
+    """None while there are few."""
+
+
+def _label(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "little") >> 1

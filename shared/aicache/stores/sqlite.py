@@ -1,0 +1,280 @@
+"""The embedded store: one SQLite file, shared by the threads of a program and by several programs.
+
+The file holds questions and answers in clear; it is made readable to its owner only (0600, its folder 0700).
+docs/sqlite.md describes what happens when the file is locked, full, read-only, damaged or gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, TypeVar
+
+from aicache._clock import Clock, SystemClock
+from aicache._errors import ConfigurationError, StoreError
+from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache.stores._sqlite_file import Identity, SqliteFile
+from aicache.stores._sqlite_home import Homes
+from aicache.stores._sqlite_rows import Row, Transaction, read_row, read_totals
+from aicache.stores._sqlite_session import Session
+from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
+
+__all__ = ["SqliteStore", "default_path"]
+
+R = TypeVar("R")
+
+_CLEARED_AT_ONCE: Final = 500
+"""Entries removed in one transaction: about 15 ms, so that other programs get their turn."""
+_SHRUNK_AT_ONCE: Final = 500
+_ATTEMPTS: Final = 3
+"""A damaged file is set aside and a moved one opened anew, then the operation is carried out on the new one."""
+
+_log = logging.getLogger("aicache")
+
+
+def default_path() -> Path:
+    """Where the answers are when no path is given: `answers.db` in the platform's folder for user caches."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("aicache", appauthor=False) / "answers.db"
+
+
+class SqliteStore:
+    """A `Store` in one SQLite file.
+
+    Nothing is opened before the first use, and no trouble with the file leaves as anything but `StoreError`;
+    each kind of trouble is said once in the log `aicache`, with what to do about it.
+
+    Args:
+        path: the file; made with its folder at the first use. Defaults to `default_path()`.
+        max_entries, max_bytes: bounds; beyond them expired entries go first, then those used longest ago. The
+            file may be a little larger than `max_bytes`: freed pages are reused, not always given back.
+        busy_timeout: seconds to wait for another program's write; also the longest a call stalls for one.
+        index_bytes: memory for the vectors of large partitions.
+        clock: decides when a reader looks again whether the file was deleted or replaced: once a second.
+
+    Raises:
+        ConfigurationError: an argument makes no sense; `path` is a folder, say.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        max_entries: int = 1_000_000,
+        max_bytes: int = 2**30,
+        busy_timeout: float = 0.1,
+        index_bytes: int = 512 * 2**20,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = _resolved(default_path() if path is None else path)
+        self._max_entries = _whole("max_entries", max_entries, least=1)
+        self._max_bytes = _whole("max_bytes", max_bytes, least=1)
+        self._index_bytes = _whole("index_bytes", index_bytes, least=0)
+        if not (isinstance(busy_timeout, (int, float)) and math.isfinite(busy_timeout) and busy_timeout >= 0):
+            raise ConfigurationError("busy_timeout", f"give seconds of at least 0; got {busy_timeout!r}")
+        self._busy_timeout = float(busy_timeout)
+        self._file = SqliteFile(self._path, self._busy_timeout)
+        self._clock = SystemClock() if clock is None else clock
+        self._said: set[Trouble] = set()
+        self._closed = False
+        self._homes = Homes()
+        weakref.finalize(self, self._homes.close)
+
+    @property
+    def name(self) -> str:
+        """`sqlite`."""
+        return "sqlite"
+
+    @property
+    def blocking(self) -> bool:
+        """True: calls wait for the disk."""
+        return True
+
+    @property
+    def path(self) -> Path:
+        """The file, as an absolute path."""
+        return self._path
+
+    def fetch(self, key: CacheKey) -> Entry | None:
+        """The entry of exactly this key, or None."""
+
+        def act(session: Session) -> Row | None:
+            row = session.read(lambda connection: read_row(connection, key))
+            if row is not None:
+                session.note_use(row.id)
+            return row
+
+        row = self._carry_out(act)
+        return None if row is None else row.entry(key.partition)
+
+    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+        """At most `k` entries of this partition and space, nearest first, with true cosines.
+
+        The nearest one counts as used; the store does not know which of them is served.
+
+        Raises:
+            MissingExtraError: numpy is not installed.
+        """
+
+        def act(session: Session) -> list[Candidate]:
+            find = session.neighbours.find
+            found = session.read(lambda connection: find(connection, partition, space, vector, k))
+            if found:
+                session.note_use(found[0][0])
+            return [candidate for _, candidate in found]
+
+        return self._carry_out(act) if k > 0 and vector else []
+
+    def write(self, entry: Entry) -> None:
+        """Store the entry in place of any earlier one with its key; committed when this returns."""
+        self._change(lambda transaction: transaction.put(entry, self._max_entries, self._max_bytes))
+
+    def touch(self, key: CacheKey, expires: float | None) -> None:
+        """Set when the entry expires; nothing happens if it is gone."""
+        self._change(lambda transaction: transaction.touch(key, expires))
+
+    def remove(self, keys: Sequence[CacheKey]) -> int:
+        """Remove these entries with their vectors; how many there were."""
+        return self._change(lambda transaction: transaction.remove(keys)) if keys else 0
+
+    def clear(self, selection: Selection) -> int:
+        """Remove what is there of the selection when this is called, some hundred entries at a time.
+
+        Afterwards the file gives its free pages back and the log is emptied, so that the answers leave the
+        disk as well.
+        """
+        until = self._change(lambda transaction: transaction.last_id)
+        removed = after = 0
+        while after < until:
+            count, after = self._clear_some(selection, after, until)
+            removed += count
+        if removed:
+            self._shrink(limit=None)
+        return removed
+
+    def sweep(self, now: float, limit: int) -> int:
+        """Remove at most `limit` entries with `expires <= now`; how many were removed."""
+        if limit <= 0 or not self._any_expired(now):
+            return 0
+        removed = self._change(lambda transaction: transaction.sweep(now, limit))
+        self._shrink(limit=1)
+        return removed
+
+    def size(self) -> StoreSize:
+        """Entries, and their bytes in the file: bodies, vectors, and what their rows cost."""
+        totals = self._carry_out(lambda session: session.read(read_totals))
+        return StoreSize(totals.entries, totals.bytes)
+
+    def epoch(self) -> int:
+        """Differs when another program has removed or replaced entries, or when the file became another one.
+
+        Eviction and expiry do not count: they make no answer wrong that a tier above still holds.
+        """
+        return self._carry_out(lambda session: session.epoch())
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing, any other call afterwards raises `StoreError`."""
+        self._closed = True
+        self._homes.close()
+
+    # ------------------------------------------------------------------------------------ inside
+
+    def _change(self, act: Callable[[Transaction], R]) -> R:
+        return self._carry_out(lambda session: session.write(act))
+
+    def _clear_some(self, selection: Selection, after: int, until: int) -> tuple[int, int]:
+        return self._change(lambda transaction: transaction.clear(selection, after, until, _CLEARED_AT_ONCE))
+
+    def _any_expired(self, now: float) -> bool:
+        query = "SELECT 1 FROM entries WHERE expires <= ? LIMIT 1"
+        found = self._carry_out(lambda session: session.read(lambda c: c.execute(query, (now,)).fetchone()))
+        return found is not None
+
+    def _shrink(self, limit: int | None) -> None:
+        """Give free pages back, in `limit` steps or until done. The entries are gone already: no error matters."""
+        try:
+            steps = 0
+            while self._carry_out(lambda session: session.shrink(_SHRUNK_AT_ONCE)):
+                steps += 1
+                if steps == limit:
+                    return
+            if limit is None:
+                self._carry_out(lambda session: session.empty_log())
+        except StoreError:
+            return
+
+    def _carry_out(self, act: Callable[[Session], R]) -> R:
+        """The result of `act` on an open session; on a new one when the file was damaged, moved or deleted.
+
+        Raises:
+            StoreError: whatever went wrong.
+        """
+        if self._closed:
+            raise StoreError("The store is closed; make a new one.")
+        damaged: Identity | None = None
+        for attempt in range(_ATTEMPTS):
+            session: Session | None = None
+            cause: Exception
+            try:
+                session = self._session(damaged)
+                return act(session)
+            except SqliteTroubleError as error:
+                trouble, cause = error.trouble, error
+            except (sqlite3.Error, OSError) as error:
+                trouble, cause = diagnose(error), error
+            if session is None or trouble not in (Trouble.CORRUPT, Trouble.MOVED) or attempt + 1 == _ATTEMPTS:
+                raise self._complaint(trouble) from cause
+            damaged = session.identity if trouble is Trouble.CORRUPT else None
+            self._homes.own().retire(session)
+        raise AssertionError("unreachable")
+
+    def _complaint(self, trouble: Trouble) -> StoreError:
+        complaint = SqliteTroubleError(trouble, self._path)
+        if trouble not in self._said:
+            self._said.add(trouble)
+            _log.warning("%s This is said once.", complaint)
+        return complaint
+
+    def _session(self, damaged: Identity | None) -> Session:
+        home = self._homes.own()
+        session = home.session
+        if session is not None and not session.retired and not session.looks_moved():
+            return session
+        if home.torn:
+            raise SqliteTroubleError(Trouble.FORKED, self._path)
+        with home.opening:
+            if home.session is not None and (home.session.retired or home.session.moved()):
+                home.retire(home.session)
+            if home.session is None:
+                if damaged is not None:
+                    self._file.make_ready(damaged)
+                home.sessions += 1
+                home.session = Session(self._file, home.sessions, self._busy_timeout, self._index_bytes, self._clock)
+            return home.session
+
+
+def _whole(parameter: str, value: int, *, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(parameter, f"give a whole number of at least {least}; got {value!r}")
+    return value
+
+
+def _resolved(path: str | Path) -> Path:
+    """The absolute path, links followed: SQLite puts its log beside the real file."""
+    if str(path) == ":memory:":
+        raise ConfigurationError("path", "give the path of a file; MemoryStore keeps answers in memory")
+    try:
+        resolved = Path(path).expanduser().resolve()
+        folder = resolved.is_dir()
+    except (OSError, RuntimeError):
+        return Path(path).absolute()
+    except ValueError:
+        raise ConfigurationError("path", "give the path of a file; it has a character no path can have") from None
+    if folder:
+        raise ConfigurationError("path", f"give the path of a file; {resolved} is a folder")
+    return resolved

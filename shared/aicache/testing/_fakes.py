@@ -1,0 +1,244 @@
+"""Stand-ins for the ports: a clock, an embedder and a store that do what a test tells them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, Literal
+
+from aicache._errors import QueryTooLongError, StoreError
+from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache.stores.base import Store
+
+__all__ = ["FailingStore", "FakeClock", "FakeEmbedder"]
+
+
+class FakeClock:
+    """A clock that moves only when told to."""
+
+    def __init__(self, wall: float = 1_000_000.0, monotonic: float = 0.0) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+
+    def wall(self) -> float:
+        """Seconds since the epoch, as set."""
+        return self._wall
+
+    def monotonic(self) -> float:
+        """Seconds since the clock was made, as advanced."""
+        return self._monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass on both clocks.
+
+        Raises:
+            ValueError: the time is negative; only the wall clock may go back (`set_wall`).
+        """
+        if seconds < 0:
+            raise ValueError("seconds: give 0 or more; to move the wall clock back, use set_wall")
+        self._wall += seconds
+        self._monotonic += seconds
+
+    def set_wall(self, seconds: float) -> None:
+        """Let the wall clock jump, as a corrected system clock does."""
+        self._wall = seconds
+
+
+_WORD: Final = re.compile(r"\w+")
+_LIGHT_WORDS: Final = frozenset(
+    _WORD.findall(
+        "a an and are at be can could do does for from how i in is it me my of on or please that the there this "
+        "to was we what when where which who will with would you your"
+    )
+)
+"""Words in which rewordings differ; they weigh little."""
+
+
+class FakeEmbedder:
+    """An embedder without a model: rewordings are near, unrelated texts far, and the same on every machine.
+
+    A text becomes a signed hash of its words and of their letter triples, of length 1. `calls` counts calls of
+    `embed`, `embedded` the texts in them. Set `fail_with` to make every call raise it, `returns` to get
+    unusable vectors, `max_words` to have longer texts refused.
+    """
+
+    def __init__(
+        self,
+        dimension: int = 128,
+        *,
+        fingerprint: str = "fake",
+        max_words: int | None = None,
+        fail_with: BaseException | None = None,
+        returns: Literal["vectors", "nan", "zero", "wrong_dimension"] = "vectors",
+    ) -> None:
+        self.dimension = dimension
+        self.max_words = max_words
+        self.fail_with = fail_with
+        self.returns = returns
+        self.calls = 0
+        self.embedded = 0
+        self._fingerprint = fingerprint
+        self._lock = threading.Lock()
+
+    @property
+    def fingerprint(self) -> str:
+        """The name given at construction."""
+        return self._fingerprint
+
+    @property
+    def space(self) -> Space:
+        """The space of its vectors."""
+        return f"{self._fingerprint}/{self.dimension}"
+
+    def vector(self, text: str) -> Vector:
+        """The vector of a text as entries hold it; counts as no call and never fails."""
+        return struct.pack(f"<{self.dimension}f", *self._components(text))
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """One vector a text, unless told otherwise."""
+        with self._lock:
+            self.calls += 1
+            self.embedded += len(texts)
+        if self.fail_with is not None:
+            raise self.fail_with
+        for text in texts:
+            if self.max_words is not None and len(_WORD.findall(text)) > self.max_words:
+                raise QueryTooLongError(f"A text has more than {self.max_words} words; match it exactly.")
+        if self.returns == "nan":
+            return [[math.nan] * self.dimension for _ in texts]
+        if self.returns == "zero":
+            return [[0.0] * self.dimension for _ in texts]
+        extra = [0.5] if self.returns == "wrong_dimension" else []
+        return [self._components(text) + extra for text in texts]
+
+    def _components(self, text: str) -> list[float]:
+        components = [0.0] * self.dimension
+        for feature, weight in _features(text):
+            place = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
+            components[(place >> 1) % self.dimension] += weight if place & 1 else -weight
+        norm = math.hypot(*components)
+        if not norm:  # Features may cancel out; the result must still be a direction.
+            components[0] = norm = 1.0
+        return [component / norm for component in components]
+
+
+def _features(text: str) -> Iterable[tuple[str, float]]:
+    words = _WORD.findall(text.lower())
+    if not words:
+        yield f"no words: {text}", 1.0
+    for word in words:
+        weight = 0.15 if word in _LIGHT_WORDS else 1.0
+        yield word, weight
+        padded = f"<{word}>"
+        for start in range(len(padded) - 2):
+            yield padded[start : start + 3], weight * 0.3
+
+
+class FailingStore:
+    """A store around another one whose chosen methods raise; `calls` counts the calls of each method.
+
+    `fail("fetch", "write")` begins it, `recover()` ends it. Without names, `fail()` means every method but
+    `close`.
+    """
+
+    def __init__(self, store: Store, *methods: str, error: BaseException | None = None) -> None:
+        self.calls: Counter[str] = Counter()
+        self._store = store
+        self._lock = threading.Lock()
+        self._failing: frozenset[str] = frozenset()
+        self._error: BaseException = StoreError("The store was told to fail.")
+        if methods or error is not None:
+            self.fail(*methods, error=error)
+
+    def fail(self, *methods: str, error: BaseException | None = None) -> None:
+        """Let these methods raise `error` from now on.
+
+        Raises:
+            ValueError: a store has no such method.
+        """
+        unknown = set(methods) - _STORE_METHODS
+        if unknown:
+            raise ValueError(f"methods: a store has no method {min(unknown)!r}")
+        if error is not None:
+            self._error = error
+        self._failing = frozenset(methods) or _STORE_METHODS - {"close"}
+
+    def recover(self) -> None:
+        """Let all methods work again."""
+        self._failing = frozenset()
+
+    @property
+    def name(self) -> str:
+        """The name of the store inside."""
+        return self._store.name
+
+    @property
+    def blocking(self) -> bool:
+        """What the store inside says."""
+        return self._store.blocking
+
+    def fetch(self, key: CacheKey) -> Entry | None:
+        """Fail, or ask the store inside."""
+        self._enter("fetch")
+        return self._store.fetch(key)
+
+    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+        """Fail, or ask the store inside."""
+        self._enter("nearest")
+        return self._store.nearest(partition, space, vector, k)
+
+    def write(self, entry: Entry) -> None:
+        """Fail, or write to the store inside."""
+        self._enter("write")
+        self._store.write(entry)
+
+    def touch(self, key: CacheKey, expires: float | None) -> None:
+        """Fail, or touch in the store inside."""
+        self._enter("touch")
+        self._store.touch(key, expires)
+
+    def remove(self, keys: Sequence[CacheKey]) -> int:
+        """Fail, or remove from the store inside."""
+        self._enter("remove")
+        return self._store.remove(keys)
+
+    def clear(self, selection: Selection) -> int:
+        """Fail, or clear the store inside."""
+        self._enter("clear")
+        return self._store.clear(selection)
+
+    def sweep(self, now: float, limit: int) -> int:
+        """Fail, or sweep the store inside."""
+        self._enter("sweep")
+        return self._store.sweep(now, limit)
+
+    def size(self) -> StoreSize:
+        """Fail, or ask the store inside."""
+        self._enter("size")
+        return self._store.size()
+
+    def epoch(self) -> int:
+        """Fail, or ask the store inside."""
+        self._enter("epoch")
+        return self._store.epoch()
+
+    def close(self) -> None:
+        """Fail, or close the store inside."""
+        self._enter("close")
+        self._store.close()
+
+    def _enter(self, method: str) -> None:
+        with self._lock:
+            self.calls[method] += 1
+        if method in self._failing:
+            raise self._error
+
+
+_STORE_METHODS: Final = frozenset(
+    {"fetch", "nearest", "write", "touch", "remove", "clear", "sweep", "size", "epoch", "close"}
+)

@@ -1,0 +1,44 @@
+"""What a user's own code looks like to a strict type checker; checked by test_typing.py, never run."""
+
+from typing import assert_type
+
+from langchain_core.caches import BaseCache
+from langchain_core.globals import set_llm_cache
+from langchain_core.language_models import BaseChatModel
+from langchain_core.outputs import Generation
+
+from aicache import Explanation, Hit, Miss, MissReason, Outcome, Stats, Store
+from aicache.stores.memory import MemoryStore
+from langchain_aicache import AICache
+
+
+def tenant() -> str | None:
+    return "customer"
+
+
+def listener(outcome: Outcome, seconds: float) -> None:
+    match outcome:
+        case Hit(entry, tier, how, score, age):
+            print(entry.id, tier, how, score, age, seconds)
+        case Miss(reason):
+            assert_type(reason, MissReason)
+
+
+def application(model: BaseChatModel) -> None:
+    cache = AICache("memory://", namespace="v2", tenant=tenant, ttl=60, threshold=0.9, on_outcome=listener)
+    as_langchain_sees_it: BaseCache = cache
+    set_llm_cache(as_langchain_sees_it)
+    with cache.tagged("a"), cache.scope(ttl=5):
+        model.invoke("hello")
+    assert_type(cache.stats(), Stats)
+    assert_type(cache.explain("hello", model), Explanation)
+    assert_type(cache.lookup("prompt", "model") is None, bool)
+    cache.update("prompt", "model", [Generation(text="answer")])
+    store: Store = MemoryStore()
+    AICache(store)
+
+
+async def asynchronous() -> None:
+    async with AICache("memory://") as cache, cache.bypass():
+        assert_type(cache, AICache)
+        await cache.aclear()

@@ -1,0 +1,183 @@
+"""The rules of the codec: what an entry looks like as bytes, and what is refused when it is read."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from math import inf, nan
+from zlib import crc32
+
+import pytest
+from aicache._codec import FORMAT, decode, encode
+from aicache._errors import StoreError, UnreadableEntryError
+from aicache._model import Answer, CacheKey, Entry, Partition, Usage
+
+PARTITION = Partition(b"p" * 16, b"n" * 16, b"t" * 16, b"m" * 16)
+KEY = CacheKey(PARTITION, bytes(range(32)))
+ENTRY = Entry(
+    key=KEY,
+    query="What is the capital of France?",
+    answer=Answer(b'["Paris"]', b"d" * 16, Usage(12, 3)),
+    created=1_700_000_000.25,
+    expires=1_700_003_600.0,
+    space="minilm/384",
+    vector=b"\x00\x00\x80\x3f",
+    tags=("geo", "eu"),
+)
+PREFIX = 5
+"""Bytes of version and checksum, which come before all that the checksum covers."""
+
+
+def resealed(content: bytes, key: CacheKey = KEY) -> bytes:
+    """The content under a checksum that is right for it: what a faulty or foreign writer would leave."""
+    seed = crc32(key.partition.id, crc32(key.digest, FORMAT))
+    return struct.pack("<BI", FORMAT, crc32(content, seed)) + content
+
+
+def changed_field(index: int, value: float) -> bytes:
+    layout = struct.Struct("<dqqBBHIII")
+    content = encode(ENTRY)[PREFIX:]
+    fields = list(layout.unpack_from(content))
+    fields[index] = value
+    return resealed(layout.pack(*fields) + content[layout.size :])
+
+
+def test_an_entry_comes_back_equal_with_the_expiry_and_vector_of_the_store() -> None:
+    assert decode(KEY, encode(ENTRY), expires=ENTRY.expires, vector=ENTRY.vector) == ENTRY
+
+
+def test_expiry_and_vector_are_the_stores_and_not_in_the_bytes() -> None:
+    assert encode(replace(ENTRY, expires=None, vector=None)) == encode(ENTRY)
+    read = decode(KEY, encode(ENTRY), expires=None)
+    assert (read.expires, read.vector) == (None, None)
+
+
+def test_the_bytes_contain_neither_the_key_nor_the_tenant() -> None:
+    written = encode(ENTRY)
+    assert KEY.digest not in written
+    assert all(part not in written for part in (PARTITION.id, PARTITION.namespace, PARTITION.tenant))
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        replace(ENTRY, query=""),
+        replace(ENTRY, query="\ud83d half a pair, as json.loads makes it, and \x00"),
+        replace(ENTRY, tags=()),
+        replace(ENTRY, tags=("", "\ud83d", "a" * 65_535)),
+        replace(ENTRY, space=None),
+        replace(ENTRY, space=""),
+        replace(ENTRY, answer=Answer(b"", b"")),
+        replace(ENTRY, answer=Answer(bytes(range(256)) * 5_000, b"", Usage(0, 0))),
+        replace(ENTRY, created=-1.5),
+    ],
+    ids=lambda entry: f"{len(entry.query)} {len(entry.tags)} {entry.space!r} {len(entry.answer.body)}",
+)
+def test_fields_at_their_limits_come_back_equal(entry: Entry) -> None:
+    assert decode(KEY, encode(entry), expires=entry.expires, vector=entry.vector) == entry
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        replace(ENTRY, created=nan),
+        replace(ENTRY, created=inf),
+        replace(ENTRY, answer=Answer(b"{}", b"", Usage(-1, 0))),
+        replace(ENTRY, answer=Answer(b"{}", b"", Usage(0, 2**63))),
+        replace(ENTRY, answer=Answer(b"{}", b"x" * 256)),
+        replace(ENTRY, space="s" * 65_536),
+        replace(ENTRY, tags=("t" * 65_536,)),
+    ],
+    ids=["nan", "infinity", "negative tokens", "65-bit tokens", "long digest", "long space", "long tag"],
+)
+def test_an_entry_the_format_cannot_hold_is_refused_when_it_is_written(entry: Entry) -> None:
+    with pytest.raises(StoreError, match="not written"):
+        encode(entry)
+
+
+@pytest.mark.parametrize(("version", "word"), [(FORMAT + 1, "newer"), (255, "newer"), (FORMAT - 1, "older")])
+def test_another_format_is_refused_with_its_number_and_whether_it_is_newer(version: int, word: str) -> None:
+    written = bytes([version]) + encode(ENTRY)[1:]
+    with pytest.raises(UnreadableEntryError, match=rf"format {version}, {word} than the format {FORMAT}"):
+        decode(KEY, written, expires=None)
+
+
+def test_an_entry_under_another_key_is_refused() -> None:
+    other = CacheKey(PARTITION, KEY.digest[:-1] + b"\x00")
+    with pytest.raises(UnreadableEntryError, match="another key"):
+        decode(other, encode(ENTRY), expires=None)
+
+
+def test_an_entry_in_another_partition_is_refused() -> None:
+    other = CacheKey(replace(PARTITION, id=b"q" * 16), KEY.digest)
+    with pytest.raises(UnreadableEntryError, match="another key"):
+        decode(other, encode(ENTRY), expires=None)
+
+
+def test_every_single_changed_bit_is_found() -> None:
+    written = encode(ENTRY)
+    for position in range(len(written) * 8):
+        damaged = bytearray(written)
+        damaged[position // 8] ^= 1 << position % 8
+        with pytest.raises(UnreadableEntryError):
+            decode(KEY, bytes(damaged), expires=None)
+
+
+def test_every_truncation_is_found() -> None:
+    written = encode(ENTRY)
+    for length in range(len(written)):
+        with pytest.raises(UnreadableEntryError):
+            decode(KEY, written[:length], expires=None)
+
+
+@pytest.mark.parametrize("value", [None, "text", 7, 1.5, bytearray(encode(ENTRY)), memoryview(encode(ENTRY))])
+def test_a_column_of_another_type_is_refused(value: object) -> None:
+    with pytest.raises(UnreadableEntryError):
+        decode(KEY, value, expires=None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("index", "value"),
+    [(0, nan), (0, inf), (1, -1), (2, -1), (3, 4), (3, 255), (4, 15), (5, 11), (6, 8), (7, 0), (8, 2**32 - 1)],
+)
+def test_fields_that_contradict_each_other_are_refused_although_the_checksum_is_right(index: int, value: float) -> None:
+    with pytest.raises(UnreadableEntryError):
+        decode(KEY, changed_field(index, value), expires=None)
+
+
+def test_texts_that_are_not_utf8_are_refused_although_the_checksum_is_right() -> None:
+    content = encode(ENTRY)[PREFIX:]
+    for text in (b"minilm", b"geo", b"capital"):
+        assert text in content
+        with pytest.raises(UnreadableEntryError, match="UTF-8"):
+            decode(KEY, resealed(content.replace(text, b"\xff" * len(text))), expires=None)
+
+
+def test_a_tag_that_runs_past_its_place_is_refused_although_the_checksum_is_right() -> None:
+    content = encode(ENTRY)[PREFIX:]
+    for length in (b"\x02\x00eu", b"\x02"):
+        assert length in content
+    with pytest.raises(UnreadableEntryError):
+        decode(KEY, resealed(content.replace(b"\x02\x00eu", b"\x03\x00eu")), expires=None)
+
+
+def test_no_error_text_contains_what_was_stored() -> None:
+    for damaged in (encode(ENTRY)[:-1], b"", changed_field(3, 255)):
+        with pytest.raises(UnreadableEntryError) as caught:
+            decode(KEY, damaged, expires=None)
+        assert "France" not in str(caught.value)
+        assert "Paris" not in str(caught.value)
+
+
+def test_the_format_is_the_one_that_earlier_runs_wrote() -> None:
+    # Bytes written by format 1. When this fails, the format has changed: raise FORMAT.
+    written = bytes.fromhex(GOLDEN)
+    assert encode(ENTRY) == written
+    assert decode(KEY, written, expires=ENTRY.expires, vector=ENTRY.vector) == ENTRY
+
+
+GOLDEN = (
+    "012079234e00001040fc54d9410c00000000000000030000000000000003100a00090000001e00000009000000646464"
+    "646464646464646464646464646d696e696c6d2f333834030067656f0200657557686174206973207468652063617069"
+    "74616c206f66204672616e63653f5b225061726973225d"
+)

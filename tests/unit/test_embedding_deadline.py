@@ -1,0 +1,441 @@
+"""Memo, validation and deadline around an embedder."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from aicache._errors import (
+    ConfigurationError,
+    EmbedderError,
+    EmbedderTimeoutError,
+    MissingExtraError,
+    QueryTooLongError,
+)
+from aicache.embedders._embedding import Embedding
+from aicache.testing import FakeClock, FakeEmbedder
+
+SHORT = 0.02
+"""A deadline that is waited for in earnest; the embedders below hang until the test lets them go."""
+
+
+class Hanging:
+    """An embedder that returns when told to."""
+
+    fingerprint = "hanging"
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+        self.begun = threading.Semaphore(0)
+        self.calls = 0
+        self.texts: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.calls += 1
+        self.texts += texts
+        self.begun.release()
+        assert self.release.wait(60)
+        return [[1.0, 0.0] for _ in texts]
+
+
+class Awaited:
+    """An embedder with a native coroutine."""
+
+    fingerprint = "awaited"
+
+    def __init__(self, answer: Callable[[], Any]) -> None:
+        self.answer = answer
+        self.calls = 0
+        self.cancelled = 0
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        raise AssertionError("the coroutine is preferred")
+
+    async def aembed(self, texts: Sequence[str]) -> Any:
+        self.calls += 1
+        try:
+            answer = self.answer()
+            return await answer if asyncio.iscoroutine(answer) else answer
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    embedder = Hanging()
+    yield embedder
+    embedder.release.set()
+
+
+# ------------------------------------------------------------------------------------------------------ memo
+
+
+async def test_a_text_is_embedded_once_by_both_sides_together() -> None:
+    embedder = FakeEmbedder()
+    embedding = Embedding(embedder)
+    first = embedding.embed("How do I pay?")
+    assert await embedding.aembed("How do I pay?") == first == embedding.embed("How do I pay?")
+    assert embedder.calls == 1
+    assert (first.space, first.vector) == (embedder.space, embedder.vector("How do I pay?"))
+
+
+def test_without_memo_every_call_embeds() -> None:
+    embedder = FakeEmbedder()
+    embedding = Embedding(embedder, memo_entries=0)
+    embedding.embed("a")
+    embedding.embed("a")
+    assert embedder.calls == 2
+
+
+def test_the_memo_is_bounded() -> None:
+    embedder = FakeEmbedder()
+    embedding = Embedding(embedder, memo_entries=4, timeout=None)
+    for number in range(5):
+        embedding.embed(f"text {number}")
+    embedding.embed("text 0")
+    assert embedder.calls == 6
+
+
+def test_after_close_nothing_is_remembered_or_embedded() -> None:
+    embedder = FakeEmbedder()
+    embedding = Embedding(embedder)
+    embedding.embed("a")
+    embedding.close()
+    embedding.close()
+    with pytest.raises(EmbedderError, match="closed"):
+        embedding.embed("a")
+
+
+# ------------------------------------------------------------------------------------------------ validation
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+def test_an_unusable_vector_is_an_error_and_not_remembered(timeout: float | None) -> None:
+    embedder = FakeEmbedder(returns="nan")
+    embedding = Embedding(embedder, timeout=timeout)
+    with pytest.raises(EmbedderError, match="NaN"):
+        embedding.embed("a")
+    embedder.returns = "vectors"
+    assert embedding.embed("a").vector == embedder.vector("a")
+
+
+def test_a_dimension_that_changes_is_an_error() -> None:
+    embedder = FakeEmbedder(8)
+    embedding = Embedding(embedder)
+    embedding.embed("a")
+    embedder.dimension = 16
+    with pytest.raises(EmbedderError, match="returned 16 numbers where it returned 8"):
+        embedding.embed("b")
+
+
+@pytest.mark.parametrize("timeout", [None, 30.0])
+async def test_a_foreign_exception_becomes_an_embedder_error_that_does_not_quote_it(timeout: float | None) -> None:
+    embedding = Embedding(FakeEmbedder(fail_with=RuntimeError("bad input: my secret")), timeout=timeout)
+    with pytest.raises(EmbedderError, match="^the embedder raised RuntimeError$"):
+        embedding.embed("my secret")
+    with pytest.raises(EmbedderError, match="^the embedder raised RuntimeError$"):
+        await embedding.aembed("my secret")
+
+
+async def test_a_timeout_inside_the_embedder_is_its_failure_and_not_our_deadline() -> None:
+    embedding = Embedding(FakeEmbedder(fail_with=TimeoutError("socket")))
+    for caught in (pytest.raises(EmbedderError, match="raised TimeoutError"),) * 2:
+        with caught as error:
+            embedding.embed("a")
+        assert not isinstance(error.value, EmbedderTimeoutError)
+
+    async def slow_socket() -> None:
+        raise TimeoutError("socket")
+
+    with pytest.raises(EmbedderError, match="raised TimeoutError") as error:
+        await Embedding(Awaited(slow_socket)).aembed("a")
+    assert not isinstance(error.value, EmbedderTimeoutError)
+
+
+async def test_our_own_errors_pass_as_they_are() -> None:
+    embedding = Embedding(FakeEmbedder(max_words=1))
+    with pytest.raises(QueryTooLongError):
+        embedding.embed("two words")
+    with pytest.raises(QueryTooLongError):
+        await embedding.aembed("two words")
+
+
+# -------------------------------------------------------------------------------------------------- deadline
+
+
+def test_a_caller_waits_no_longer_than_the_deadline(hanging: Hanging) -> None:
+    with pytest.raises(EmbedderTimeoutError, match="within 0.02 s"):
+        Embedding(hanging, timeout=SHORT).embed("a")
+
+
+async def test_an_awaiting_caller_waits_no_longer_than_the_deadline(hanging: Hanging) -> None:
+    with pytest.raises(EmbedderTimeoutError):
+        await Embedding(hanging, timeout=SHORT).aembed("a")
+
+
+def test_calls_fail_at_once_while_all_threads_are_overdue_and_recover_afterwards(hanging: Hanging) -> None:
+    clock = FakeClock()
+    embedding = Embedding(hanging, timeout=SHORT, workers=2, clock=clock)
+    for text in ("a", "b"):
+        with pytest.raises(EmbedderTimeoutError, match="within"):
+            embedding.embed(text)
+        assert hanging.begun.acquire(timeout=60)
+    clock.advance(SHORT)
+    assert embedding.overdue == 2
+    with pytest.raises(EmbedderTimeoutError, match="still busy"):
+        embedding.embed("c")
+    assert hanging.calls == 2
+
+    threads = [thread for thread in threading.enumerate() if thread.name == "aicache-embedder"]
+    hanging.release.set()
+    # The late results have reached the memo once both calls have come back.
+    _until(lambda: embedding.overdue == 0)
+    assert embedding.embed("a").space == "hanging/2"
+    assert embedding.embed("b").space == "hanging/2"
+    assert hanging.calls == 2
+    assert all(thread.daemon for thread in threads)
+
+
+async def test_a_hanging_embedder_does_not_stop_the_event_loop(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30)
+    waiting = asyncio.create_task(embedding.aembed("a"))
+    await asyncio.get_running_loop().run_in_executor(None, hanging.begun.acquire)
+    assert not waiting.done()
+    hanging.release.set()
+    assert (await waiting).space == "hanging/2"
+
+
+def test_a_caller_that_gave_up_leaves_the_queue(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=SHORT, workers=1, clock=FakeClock())
+    for text in ("a", "b", "c"):
+        with pytest.raises(EmbedderTimeoutError):
+            embedding.embed(text)
+    hanging.release.set()
+    _until(lambda: _can_embed(embedding, "d"))
+    assert set(hanging.texts) == {"a", "d"}
+
+
+async def test_a_cancelled_task_leaves_the_queue(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30, workers=1)
+    tasks = [asyncio.create_task(embedding.aembed(text)) for text in ("a", "b")]
+    await asyncio.get_running_loop().run_in_executor(None, hanging.begun.acquire)
+    tasks[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    hanging.release.set()
+    await tasks[0]
+    await embedding.aembed("c")
+    assert hanging.calls == 2
+
+
+async def test_the_queue_has_a_bound(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30, workers=1)
+    first = asyncio.create_task(embedding.aembed("first"))
+    await asyncio.get_running_loop().run_in_executor(None, hanging.begun.acquire)
+    others = [asyncio.create_task(embedding.aembed(f"text {number}")) for number in range(65)]
+    done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+    assert [str(task.exception()) for task in done] == ["too many calls wait for the embedder"]
+    hanging.release.set()
+    await asyncio.gather(first, *others[:64])
+
+
+async def test_closing_ends_calls_that_wait_with_an_error_and_not_with_a_cancellation(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30, workers=1)
+    running = asyncio.create_task(embedding.aembed("a"))
+    await asyncio.get_running_loop().run_in_executor(None, hanging.begun.acquire)
+    waiting = asyncio.create_task(embedding.aembed("b"))
+    await asyncio.sleep(0)
+    embedding.close()
+    with pytest.raises(EmbedderTimeoutError, match="closed"):
+        await waiting
+    hanging.release.set()
+    assert (await running).space == "hanging/2"
+
+
+def test_many_threads_share_few_workers() -> None:
+    embedder = FakeEmbedder()
+    embedding = Embedding(embedder, timeout=30, workers=2)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda number: embedding.embed(f"text {number % 50}"), range(400)))
+    assert [one.vector for one in found] == [embedder.vector(f"text {number % 50}") for number in range(400)]
+
+
+# ------------------------------------------------------------------------------------------ native coroutines
+
+
+async def test_the_embedders_own_coroutine_is_preferred() -> None:
+    embedder = Awaited(lambda: [[0.0, 2.0]])
+    embedding = Embedding(embedder)
+    assert (await embedding.aembed("a")).space == "awaited/2"
+    assert (await embedding.aembed("b")).space == "awaited/2"
+    assert (await embedding.aembed("a")).space == "awaited/2"
+    assert embedder.calls == 2
+
+
+async def test_a_coroutine_past_its_deadline_is_cancelled() -> None:
+    embedder = Awaited(lambda: asyncio.sleep(3600))
+    with pytest.raises(EmbedderTimeoutError):
+        await Embedding(embedder, timeout=SHORT).aembed("a")
+    assert embedder.cancelled == 1
+
+
+async def test_a_caller_that_is_cancelled_cancels_the_coroutine() -> None:
+    embedder = Awaited(lambda: asyncio.sleep(3600))
+    task = asyncio.create_task(Embedding(embedder).aembed("a"))
+    while embedder.calls == 0:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert embedder.cancelled == 1
+
+
+async def test_after_a_row_of_late_coroutines_the_embedder_rests() -> None:
+    clock = FakeClock()
+    embedder = Awaited(lambda: [[1.0]])
+    embedding = Embedding(embedder, timeout=SHORT, workers=2, clock=clock)
+    await _first_vector(embedding, clock)
+    embedder.calls, embedder.answer = 0, lambda: asyncio.sleep(3600)
+    for text in ("a", "b"):
+        with pytest.raises(EmbedderTimeoutError, match="within"):
+            await embedding.aembed(text)
+    with pytest.raises(EmbedderTimeoutError, match="left alone"):
+        await embedding.aembed("c")
+    assert embedder.calls == 2
+    clock.advance(10.0)
+    embedder.answer = lambda: [[1.0]]
+    assert (await embedding.aembed("c")).space == "awaited/1"
+
+
+async def test_late_coroutines_between_timely_ones_cause_no_rest() -> None:
+    clock = FakeClock()
+    embedder = Awaited(lambda: [[1.0]])
+    embedding = Embedding(embedder, timeout=SHORT, workers=2, clock=clock)
+    await _first_vector(embedding, clock)
+    for number in range(3):
+        embedder.answer = lambda: asyncio.sleep(3600)
+        with pytest.raises(EmbedderTimeoutError, match="within"):
+            await embedding.aembed(f"late {number}")
+        embedder.answer = lambda: [[1.0]]
+        assert (await embedding.aembed(f"timely {number}")).space == "awaited/1"
+
+
+# ------------------------------------------------------------------------------------------------- processes
+
+
+def test_a_hanging_embedder_does_not_keep_a_finished_program_alive() -> None:
+    code = """
+import threading
+from aicache._errors import EmbedderTimeoutError
+from aicache.embedders._embedding import Embedding
+
+class Hanging:
+    fingerprint = "hanging"
+    def embed(self, texts):
+        threading.Event().wait()
+
+try:
+    Embedding(Hanging(), timeout=0.05).embed("a")
+except EmbedderTimeoutError:
+    print("went on")
+"""
+    assert _python(code) == "went on"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_forked_child_makes_its_own_threads() -> None:
+    code = """
+import os
+from aicache.embedders._embedding import Embedding
+from aicache.testing import FakeEmbedder
+
+embedding = Embedding(FakeEmbedder(), timeout=30)
+embedding.embed("before")
+child = os.fork()
+if child == 0:
+    os._exit(0 if embedding.embed("after").space == "fake/128" else 1)
+print(os.waitpid(child, 0)[1])
+"""
+    assert _python(code) == "0"
+
+
+# ---------------------------------------------------------------------------------------------- construction
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("inf")}, "timeout"),
+        ({"workers": 0}, "workers"),
+        ({"memo_entries": -1}, "memo_entries"),
+    ],
+)
+def test_a_wrong_option_is_named(options: dict[str, Any], name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name}: "):
+        Embedding(FakeEmbedder(), **options)
+
+
+def test_without_numpy_the_extra_is_named_at_construction() -> None:
+    code = """
+import sys
+sys.modules["numpy"] = None
+from aicache._errors import MissingExtraError
+from aicache.embedders._embedding import Embedding
+from aicache.testing import FakeEmbedder
+try:
+    Embedding(FakeEmbedder())
+except MissingExtraError as error:
+    print(error.extra)
+"""
+    assert _python(code) == "onnx"
+    assert issubclass(MissingExtraError, ImportError)
+
+
+# --------------------------------------------------------------------------------------------------- helpers
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread is about to do; fails after a minute."""
+    pause = threading.Event()
+    for _ in range(60_000):
+        if condition():
+            return
+        pause.wait(0.001)
+    pytest.fail("it did not happen within a minute")
+
+
+def _can_embed(embedding: Embedding, text: str) -> bool:
+    try:
+        embedding.embed(text)
+    except EmbedderTimeoutError:
+        return False
+    return True
+
+
+async def _first_vector(embedding: Embedding, clock: FakeClock) -> None:
+    """Have the first vector made; it passes through a thread, which may take longer than a short deadline."""
+    for _ in range(1000):
+        try:
+            await embedding.aembed("first")
+        except EmbedderTimeoutError:
+            clock.advance(10.0)
+        else:
+            return
+    pytest.fail("no vector")
+
+
+def _python(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()

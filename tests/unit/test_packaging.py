@@ -1,0 +1,295 @@
+"""What is installed, what imports what, and what a missing extra says."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import os
+import pkgutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import aicache
+import pytest
+
+import langchain_aicache
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = {"aicache": ROOT / "shared" / "aicache", "langchain_aicache": ROOT / "langchain_aicache"}
+
+OPTIONAL = (
+    "numpy",
+    "usearch",
+    "onnxruntime",
+    "onnx",
+    "tokenizers",
+    "huggingface_hub",
+    "torch",
+    "transformers",
+    "sentence_transformers",
+    "langchain",
+    "langchain_core",
+    "llama_index",
+)
+"""Top-level packages that only extras bring."""
+
+# ---------------------------------------------------------------------------------------- import directions
+
+LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("model", ("_model", "_errors", "_clock", "_version")),
+    ("policy", ("_policy",)),
+    (
+        "leaves",
+        (
+            "_codec",
+            "_eviction",
+            "_freshness",
+            "_guards",
+            "_key",
+            "_match",
+            "_memo",
+            "_prompt",
+            "_scopes",
+            "_stats",
+        ),
+    ),
+    ("steps", ("_steps", "stores.base", "embedders.base")),
+    ("plans", ("_plans", "stores", "embedders")),
+    ("driver", ("_driver", "_workers")),
+    ("cache", ("cache", "_explain", "_open", "prepare")),
+    ("root", ("", "testing")),
+    ("adapters", ("langchain_aicache",)),
+)
+"""Lowest first: a module imports from its own layer or a lower one. A package stands for all its modules."""
+
+RANK = {unit: rank for rank, (_, units) in enumerate(LAYERS) for unit in units}
+LEAVES = frozenset(dict(LAYERS)["leaves"])
+
+LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards")})
+"""The exceptions to "pure leaves do not import each other": the matcher's work is to ask the guards."""
+
+STORES_MAY_IMPORT = frozenset({"_model", "_errors", "_clock", "_codec", "_eviction", "stores", "stores.base"})
+
+
+def unit_of(module: str) -> str:
+    """The row of LAYERS that a module belongs to: its longest listed prefix."""
+    name = module if module.startswith("langchain_aicache") else module.removeprefix("aicache").removeprefix(".")
+    if name == "":
+        return ""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        prefix = ".".join(parts[:length])
+        if prefix in RANK:
+            return prefix
+    pytest.fail(f"{module} is in no layer: add it to LAYERS")
+
+
+@cache
+def imports() -> dict[str, frozenset[str]]:
+    """Module -> modules of ours that it imports anywhere in its text, inside functions and for typing too."""
+    return {module: frozenset(_imported(path, module)) for module, path in _modules()}
+
+
+def _modules() -> Iterator[tuple[str, Path]]:
+    for package, folder in SOURCES.items():
+        for path in sorted(folder.rglob("*.py")):
+            inner = path.relative_to(folder).with_suffix("").parts
+            yield ".".join((package, *(part for part in inner if part != "__init__"))), path
+
+
+def _imported(path: Path, module: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                found = [alias.name for alias in names]
+            case ast.ImportFrom(module=str(source), level=0, names=names):
+                # `from aicache.stores import base` names a module in its second half.
+                inner = [f"{source}.{alias.name}" for alias in names]
+                found = [name if name in _module_names() else source for name in inner]
+            case ast.ImportFrom(level=level):
+                pytest.fail(f"{module} has a relative import of level {level}: write it in full")
+            case _:
+                continue
+        yield from (name for name in found if name.partition(".")[0] in SOURCES)
+
+
+@cache
+def _module_names() -> frozenset[str]:
+    return frozenset(module for module, _ in _modules())
+
+
+EDGES = sorted((module, target) for module, targets in imports().items() for target in targets)
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {unit_of(module) for module in imports()} <= set(RANK)
+
+
+def test_imports_go_from_higher_layers_to_lower_ones() -> None:
+    upwards = [(a, b) for a, b in EDGES if RANK[unit_of(b)] > RANK[unit_of(a)]]
+    assert upwards == []
+
+
+def test_pure_leaves_do_not_import_each_other() -> None:
+    across = {(unit_of(a), unit_of(b)) for a, b in EDGES if {unit_of(a), unit_of(b)} <= LEAVES}
+    assert {(a, b) for a, b in across if a != b} == LEAF_IMPORTS_LEAF
+
+
+def test_stores_import_the_model_the_codec_and_eviction_only() -> None:
+    targets = {unit_of(b) for a, b in EDGES if unit_of(a) in {"stores", "stores.base"}}
+    assert targets <= STORES_MAY_IMPORT
+
+
+def test_the_core_imports_no_framework() -> None:
+    frameworks = {"langchain", "langchain_core", "langgraph", "llama_index"}
+    found = [
+        (module, name)
+        for module, path in _modules()
+        if module.partition(".")[0] == "aicache"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for name in _top_level_names(node)
+        if name in frameworks or name == "langchain_aicache"
+    ]
+    assert found == []
+
+
+def _top_level_names(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import(names=names):
+            return [alias.name.partition(".")[0] for alias in names]
+        case ast.ImportFrom(module=str(source)):
+            return [source.partition(".")[0]]
+    return []
+
+
+# ------------------------------------------------------------------------------------------ what is imported
+
+# A finder that refuses packages as if they were not installed. It stands first on sys.meta_path of a fresh process, so
+# the code under test goes through Python's own import machinery.
+WITHOUT = """
+import importlib.abc, sys
+
+class NotInstalled(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NotInstalled())
+"""
+
+
+def run_python(code: str, *, without: tuple[str, ...] = (), home: Path | None = None) -> str:
+    """What a fresh interpreter prints; the test fails with its errors if it fails."""
+    environment = dict(os.environ)
+    if home is not None:
+        environment |= {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    script = WITHOUT.format(blocked=set(without)) + code if without else code
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_importing_the_core_imports_no_optional_package() -> None:
+    loaded = run_python("import sys, aicache; print(*{name.partition('.')[0] for name in sys.modules})").split()
+    assert set(loaded).isdisjoint(OPTIONAL)
+
+
+def test_the_core_imports_with_every_optional_package_missing() -> None:
+    assert run_python("import aicache; print(aicache.__version__)", without=OPTIONAL) == aicache.__version__
+
+
+def test_importing_the_langchain_adapter_imports_no_embedder() -> None:
+    code = "import sys, langchain_aicache; print(*{name.partition('.')[0] for name in sys.modules})"
+    heavy = {"usearch", "onnxruntime", "onnx", "tokenizers", "torch", "transformers", "sentence_transformers"}
+    assert set(run_python(code).split()).isdisjoint(heavy)
+
+
+# --------------------------------------------------------------------------------------------- public names
+
+PUBLIC: dict[str, frozenset[str]] = {
+    "aicache": frozenset(
+        {
+            "DEFAULT_GUARDS",
+            "AICacheError",
+            "ConfigurationError",
+            "Embedder",
+            "EmbedderError",
+            "Explanation",
+            "Guard",
+            "Hit",
+            "Match",
+            "Miss",
+            "MissReason",
+            "MissingExtraError",
+            "Outcome",
+            "Percentiles",
+            "QueryTooLongError",
+            "SkipReason",
+            "Stats",
+            "Store",
+            "StoreError",
+            "__version__",
+            "bypass",
+            "refresh",
+            "scope",
+            "tagged",
+        }
+    ),
+    "aicache.stores": frozenset({"Store", "open_store"}),
+    "langchain_aicache": frozenset({"AICache"}),
+}
+"""The whole public API: a name that is not here is not promised."""
+
+
+@pytest.mark.parametrize("package", sorted(PUBLIC))
+def test_all_of_a_public_package_is_exactly_the_public_api(package: str) -> None:
+    assert set(importlib.import_module(package).__all__) == PUBLIC[package]
+
+
+def _submodules(package: ModuleType) -> list[str]:
+    return [
+        package.__name__,
+        *(found.name for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")),
+    ]
+
+
+@pytest.mark.parametrize("name", [*_submodules(aicache), *_submodules(langchain_aicache)])
+def test_every_module_has_an_all_without_doubles_and_each_name_resolves(name: str) -> None:
+    module = importlib.import_module(name)
+    assert len(module.__all__) == len(set(module.__all__))
+    assert [public for public in module.__all__ if not hasattr(module, public)] == []
+
+
+# ------------------------------------------------------------------------------------------------- the wheel
+
+
+def test_the_wheel_holds_the_packages_with_their_type_markers_and_nothing_else(tmp_path: Path) -> None:
+    if importlib.util.find_spec("hatchling") is None:
+        if os.environ.get("CI"):
+            pytest.fail("hatchling is not installed, and CI must build the wheel")
+        pytest.skip("hatchling is not installed")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    (wheel,) = tmp_path.glob("aicache-*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {"aicache/py.typed", "langchain_aicache/py.typed"} <= names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"aicache", "langchain_aicache"}
+    expected = {
+        f"{package}/{path.relative_to(folder).as_posix()}"
+        for package, folder in SOURCES.items()
+        for path in folder.rglob("*.py")
+    }
+    assert expected <= names
