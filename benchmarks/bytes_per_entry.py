@@ -12,7 +12,6 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 CODE = """
 import gc, os, sys
@@ -65,7 +64,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-c", CODE, kind, str(entries), folder]
             lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        print(f"  {kind:16} resident {float(lines[0]):>8.0f}" + (f"   file {float(lines[1]):>8.0f}" if lines[1:] else ""))
+        print(
+            f"  {kind:16} resident {float(lines[0]):>8.0f}" + (f"   file {float(lines[1]):>8.0f}" if lines[1:] else "")
+        )
 
 
 if __name__ == "__main__":

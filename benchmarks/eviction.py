@@ -8,7 +8,6 @@ Needs `pip install libcachesim` for the comparison; the traces are made here, fr
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -120,4 +119,4 @@ def _cost(name: str, trace: Trace) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -32,7 +32,7 @@ def long_prompt() -> list[BaseMessage]:
     messages: list[BaseMessage] = [SystemMessage("You are a helpful support desk.")]
     for turn in range(10):
         messages += [HumanMessage(f"Question {turn}: how do I reset password {turn}?"), AIMessage(ANSWER[:300])]
-    return messages[:-1] + [HumanMessage("And how do I change it later?")]
+    return [*messages[:-1], HumanMessage("And how do I change it later?")]
 
 
 def caches(folder: Path) -> dict[str, BaseCache | None]:

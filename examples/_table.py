@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from _support_desk import Question
+
 from aicache import Hit, Match, Outcome
 
 __all__ = ["Row", "Table"]

@@ -11,11 +11,11 @@ import time
 
 from _support_desk import PROMPT, Model, choose_model, load_questions
 from _table import Row, Table
-from aicache import AICacheError, Hit, Outcome
 from langchain_core.globals import set_llm_cache
 from langchain_core.output_parsers import StrOutputParser
 from platformdirs import user_cache_path
 
+from aicache import AICacheError, Hit, Outcome
 from langchain_aicache import AICache
 
 __all__ = ["main"]

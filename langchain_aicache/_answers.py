@@ -20,13 +20,10 @@ same id. And the class of `additional_kwargs["parsed"]`, see `_parsed`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType, NoneType
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, NamedTuple, TypeVar
 
 import orjson
-from aicache._errors import UnreadableEntryError
-from aicache._model import Answer, Hit, NotStored, SkipReason
 from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
@@ -38,10 +35,14 @@ from langchain_core.messages import (
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generation, GenerationChunk
 from pydantic import BaseModel
 
+from aicache._errors import UnreadableEntryError
+from aicache._model import Answer, Hit, NotStored, SkipReason
 from langchain_aicache._answers_meaning import charged, digest
 from langchain_aicache._answers_rules import objection
 
 __all__ = ["FORMAT", "MARK", "HitMark", "from_answer", "to_answer"]
+
+M = TypeVar("M", bound=BaseModel)
 
 FORMAT: Final = 1
 """The version of the body this module writes, and the only one it reads."""
@@ -75,18 +76,42 @@ def _blank_message(**extra: Any) -> AIMessage:
     )
 
 
-# Copied for each hit, every field but `id` and `type` replaced: half the time of the validating constructors,
-# and what was in the message comes back as it was, untouched by validators that fill fields from other fields.
-_AI_MESSAGE: Final = _blank_message()
-_CHAT_GENERATION: Final = ChatGeneration(message=_AI_MESSAGE, generation_info=None)
+class _Mould(Generic[M]):
+    """A prototype that new objects are cast from: half the time of the validating constructors.
+
+    What was in a message comes back as it was, untouched by validators that fill fields from other fields. Made with
+    the methods pickle uses. The fields given must cover every mutable one, so that nothing is shared.
+    """
+
+    def __init__(self, prototype: M) -> None:
+        state = prototype.__getstate__()
+        self._cls = type(prototype)
+        self._fields: dict[str, Any] = state["__dict__"]
+        self._fields_set: set[str] = state["__pydantic_fields_set__"]
+        self._has_extra = state["__pydantic_extra__"] is not None
+
+    def cast(self, fields: dict[str, Any]) -> M:
+        made = self._cls.__new__(self._cls)
+        made.__setstate__(
+            {
+                "__dict__": {**self._fields, **fields},
+                "__pydantic_fields_set__": self._fields_set.copy(),
+                "__pydantic_extra__": {} if self._has_extra else None,
+                "__pydantic_private__": None,
+            }
+        )
+        return made
+
+
+_AI_MESSAGE: Final = _Mould(_blank_message())
+_CHAT_GENERATION: Final = _Mould(ChatGeneration(message=_blank_message(), generation_info=None))
 
 _CONTENT_PARTS: Final = frozenset({str, dict})
 _MALFORMED: Final = "a field of the answer has a type it cannot have"
 _UNREADABLE: Final = "The stored answer is not in a format this version reads; it is ignored."
 
 
-@dataclass(frozen=True, slots=True)
-class HitMark:
+class HitMark(NamedTuple):
     """What a served answer says about where it comes from, in `response_metadata["aicache"]`."""
 
     tier: str
@@ -102,13 +127,7 @@ class HitMark:
 
     def as_metadata(self) -> dict[str, Any]:
         """A fresh dict of the five fields."""
-        return {
-            "tier": self.tier,
-            "match": self.match,
-            "score": self.score,
-            "age": self.age,
-            "entry_id": self.entry_id,
-        }
+        return self._asdict()
 
 
 # --------------------------------------------------------------------------------------------- writing
@@ -292,12 +311,9 @@ def _unpack_generation(packed: list[Any], hit: HitMark | None, *, zero: bool) ->
     kind, text, info, fields = packed
     _expect(kind == "chat" and (text is None or type(text) is str) and (info is None or type(info) is dict))
     message = _unpack_message(fields, hit, zero=zero)
-    generation = _CHAT_GENERATION.model_copy()
-    state = generation.__dict__
-    state["text"] = _text(message) if text is None else text
-    state["generation_info"] = info
-    state["message"] = message
-    return generation
+    if text is None:
+        text = _text(message)
+    return _CHAT_GENERATION.cast({"text": text, "generation_info": info, "message": message})
 
 
 def _unpack_message(fields: list[Any], hit: HitMark | None, *, zero: bool) -> BaseMessage:
@@ -309,25 +325,23 @@ def _unpack_message(fields: list[Any], hit: HitMark | None, *, zero: bool) -> Ba
         and (name is None or type(name) is str)
         and type(extra) is dict
     )
-    if kind == "ai":
-        message: BaseMessage = _ai_message(extra, *own, zero=zero)
-    else:
-        (role,) = own
-        _expect(kind == "chat" and type(role) is str and extra.keys().isdisjoint(_CHAT_FIELDS))
-        message = ChatMessage(
-            content="", additional_kwargs={}, response_metadata={}, name=None, id=None, role=role, **extra
-        )
     if hit is not None:
         metadata[MARK] = hit.as_metadata()
-    state = message.__dict__
-    state["content"] = content
-    state["additional_kwargs"] = kwargs
-    state["response_metadata"] = metadata
-    state["name"] = name
+    shared = {"content": content, "additional_kwargs": kwargs, "response_metadata": metadata, "name": name}
+    if kind == "ai":
+        return _ai_message(shared, extra, *own, zero=zero)
+    (role,) = own
+    _expect(kind == "chat" and type(role) is str and extra.keys().isdisjoint(_CHAT_FIELDS))
+    message = ChatMessage(
+        content="", additional_kwargs={}, response_metadata={}, name=None, id=None, role=role, **extra
+    )
+    message.__dict__.update(shared)
     return message
 
 
-def _ai_message(extra: dict[str, Any], calls: Any, invalid: Any, usage: Any, *, zero: bool) -> AIMessage:
+def _ai_message(
+    shared: dict[str, Any], extra: dict[str, Any], calls: Any, invalid: Any, usage: Any, *, zero: bool
+) -> AIMessage:
     _expect(type(calls) is list and type(invalid) is list)
     if calls:
         _expect(all(type(call["name"]) is str and type(call["args"]) is dict for call in calls))
@@ -337,15 +351,12 @@ def _ai_message(extra: dict[str, Any], calls: Any, invalid: Any, usage: Any, *, 
         usage = {**_NO_USAGE}
     else:
         _expect(type(usage["input_tokens"]) is type(usage["output_tokens"]) is type(usage["total_tokens"]) is int)
-    if extra:
-        _expect(extra.keys().isdisjoint(_AI_FIELDS))
-        message = _blank_message(**extra)
-    else:
-        message = _AI_MESSAGE.model_copy()
-    state = message.__dict__
-    state["tool_calls"] = calls
-    state["invalid_tool_calls"] = invalid
-    state["usage_metadata"] = usage
+    fields = {**shared, "tool_calls": calls, "invalid_tool_calls": invalid, "usage_metadata": usage}
+    if not extra:
+        return _AI_MESSAGE.cast(fields)
+    _expect(extra.keys().isdisjoint(_AI_FIELDS))
+    message = _blank_message(**extra)
+    message.__dict__.update(fields)
     return message
 
 

@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import Any, Final
 
 import orjson
-from aicache._model import Usage
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
+from aicache._model import Usage
 from langchain_aicache._answers_rules import THOUGHTS
 
 __all__ = ["charged", "digest"]

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from aicache._model import NotStored, SkipReason
 from langchain_core.messages import AIMessage, BaseMessage
+
+from aicache._model import NotStored, SkipReason
 
 __all__ = ["FAILED", "STOPPED_EARLY", "THOUGHTS", "objection"]
 

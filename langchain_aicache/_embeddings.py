@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from typing import Final
 from urllib.parse import urlsplit
+
+from langchain_core.embeddings import Embeddings
 
 from aicache.embedders._select import default_embedder, resolve_embedder
 from aicache.embedders.base import Embedder
 from aicache.embedders.sentence_transformers import refuse_long
-from langchain_core.embeddings import Embeddings
 
 __all__ = ["LangChainEmbedder", "to_embedder"]
 
@@ -35,7 +38,8 @@ IDENTITY: Final = (
     "embed_instruction",
     "truncate",
 )
-"""Attributes by which LangChain's integrations say which model they call and how. None of them holds a credential."""
+"""Attributes by which LangChain's integrations say which model they call and how. Texts and numbers are
+shown as they are, for none of them is a credential; mappings are hashed."""
 
 ADDRESSES: Final = ("base_url", "openai_api_base", "azure_endpoint", "endpoint_url", "endpoint", "api_base")
 """Attributes that say where; only host and port are used, for the rest may hold a key."""
@@ -131,5 +135,12 @@ def _plain(value: object) -> str | None:
     match value:
         case str() | bool() | int() | float():
             return str(value)
+        case dict() if value:
+            # Hashed, for options are whatever the user passes through, an access token too.
+            return sha256(json.dumps(value, sort_keys=True, default=_type_name).encode()).hexdigest()[:12]
         case _:
             return None
+
+
+def _type_name(value: object) -> str:
+    return type(value).__qualname__

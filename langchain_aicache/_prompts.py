@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import orjson
+
 from aicache._model import Turn, Unkeyable
 
 __all__ = ["read_prompt"]

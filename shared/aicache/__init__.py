@@ -13,7 +13,7 @@ from aicache._errors import (
     StoreError,
 )
 from aicache._explain import Explanation
-from aicache._guards import DEFAULT_GUARDS, Guard
+from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parsed
 from aicache._model import Hit, Match, Miss, MissReason, Outcome, SkipReason
 from aicache._scopes import bypass, refresh, scope, tagged
 from aicache._stats import Percentiles, Stats
@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULT_GUARDS",
     "AICacheError",
     "ConfigurationError",
+    "Conflict",
     "Embedder",
     "EmbedderError",
     "Explanation",
@@ -35,6 +36,7 @@ __all__ = [
     "MissReason",
     "MissingExtraError",
     "Outcome",
+    "Parsed",
     "Percentiles",
     "QueryTooLongError",
     "SkipReason",

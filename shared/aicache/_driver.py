@@ -21,6 +21,7 @@ from aicache._steps import (
     Embedded,
     Fetch,
     Forget,
+    Mark,
     Nearest,
     Plan,
     Promote,
@@ -120,8 +121,10 @@ def _perform(step: AnyStep, ports: Ports) -> Any:  # noqa: PLR0912 - one flat ca
             return _require(ports.embedding).embed(text)
         case Nearest(partition, space, vector, k):
             return store.nearest(partition, space, vector, k)
-        case Promote(entry):
-            return l1.put(entry) if l1 is not None else None
+        case Mark():
+            return l1.mark if l1 is not None else None
+        case Promote(entry, since):
+            return l1.put(entry, since=since) if l1 is not None else None
         case Write(entry):
             return store.write(entry)
         case Forget(key):
@@ -132,15 +135,20 @@ def _perform(step: AnyStep, ports: Ports) -> Any:  # noqa: PLR0912 - one flat ca
             if l1 is not None:
                 l1.touch(key, expires)
             return store.touch(key, expires)
+        # L1 last, and whatever the store does: a lookup that read the store just before cannot bring the entry back.
         case Remove(keys):
-            if l1 is not None:
-                for key in keys:
-                    l1.discard(key)
-            return store.remove(keys)
+            try:
+                return store.remove(keys)
+            finally:
+                if l1 is not None:
+                    for key in keys:
+                        l1.discard(key)
         case Clear(selection):
-            if l1 is not None:
-                l1.clear(selection)
-            return store.clear(selection)
+            try:
+                return store.clear(selection)
+            finally:
+                if l1 is not None:
+                    l1.clear(selection)
         case Sweep(now, limit):
             return store.sweep(now, limit)
         case _:
@@ -156,14 +164,12 @@ async def _perform_async(step: AnyStep, ports: Ports) -> Any:
     match step:
         case Embed(text):
             return await _require(ports.embedding).aembed(text)
-        case Recall() | Promote() | Forget():
+        case Recall() | Mark() | Promote() | Forget():
             return _perform(step, ports)
         case Fetch() | CheckEpoch() | Touch() | Remove() if not ports.store.blocking:
             return _perform(step, ports)
         case _:
-            return await asyncio.get_running_loop().run_in_executor(
-                ports.workers.executor(), _perform, step, ports
-            )
+            return await asyncio.get_running_loop().run_in_executor(ports.workers.executor(), _perform, step, ports)
 
 
 def _require(embedding: Embedding | None) -> Embedding:

@@ -55,7 +55,9 @@ class Explanation:
     def __str__(self) -> str:
         lines = [_headline(self.outcome)]
         if self.query is not None:
-            lines.append(f"  query      {self.query!r}" + (f" (exact only: {self.exact_only})" if self.exact_only else ""))
+            lines.append(
+                f"  query      {self.query!r}" + (f" (exact only: {self.exact_only})" if self.exact_only else "")
+            )
             lines.append(f"  partition  {self.partition}   entry {self.entry_id}")
             lines.append("  exact      " + ", ".join(f"{tier}: {state}" for tier, state in self.tiers))
         if self.space is not None:

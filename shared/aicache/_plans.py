@@ -36,6 +36,7 @@ from aicache._steps import (
     Embedded,
     Fetch,
     Forget,
+    Mark,
     Nearest,
     Plan,
     Promote,
@@ -64,12 +65,13 @@ class Matcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What decides: the user's policy, the matcher, the name of the store, whether there is an embedder."""
+    """What decides: the user's policy, the matcher, the name of the store, and which parts there are."""
 
     policy: CachePolicy
     matcher: Matcher
     store: str
     has_embedder: bool
+    has_l1: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,10 @@ class Journal:
     space: str | None = None
     candidates: Sequence[Candidate] = ()
 
+    def note(self, tier: str, entry: Entry | None, now: float) -> None:
+        """What a tier holds for exactly this prompt."""
+        self.exact[tier] = "absent" if entry is None else "expired" if is_expired(entry, now) else "fresh"
+
 
 # ------------------------------------------------------------------------------------------------ lookup
 
@@ -107,31 +113,39 @@ def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Pl
     down.
     """
     key, now = request.key, request.now
-    if request.upkeep and journal is None:
-        yield from _tolerate(CheckEpoch())
-
-    entry = yield from Recall(key)
-    _note_exact(journal, L1, entry, now)
-    if entry is not None:
-        if not is_expired(entry, now):
-            return (yield from _serve(_exact(entry, L1, now), request, rules, journal))
-        yield from Forget(key)
+    mark: object | None = None
+    if rules.has_l1:
+        if request.upkeep and journal is None:
+            yield from _tolerate(CheckEpoch())
+        entry = yield from Recall(key)
+        if journal is not None:
+            journal.note(L1, entry, now)
+        if entry is not None:
+            if not is_expired(entry, now):
+                if _is_to_renew(entry, rules, journal):
+                    yield from _renew(entry, request, rules)
+                return Hit(entry, L1, Match.EXACT, 1.0, age_of(entry, now))
+            yield from Forget(key)
+        mark = yield from Mark()
 
     entry = yield from Fetch(key)
-    _note_exact(journal, rules.store, entry, now)
+    if journal is not None:
+        journal.note(rules.store, entry, now)
     if entry is not None and not is_expired(entry, now):
-        return (yield from _serve(_exact(entry, rules.store, now), request, rules, journal))
+        hit = Hit(entry, rules.store, Match.EXACT, 1.0, age_of(entry, now))
+        yield from _keep(hit, mark, request, rules, journal)
+        return hit
     without_exact = Miss(MissReason.EXPIRED if entry is not None else MissReason.ABSENT)
 
     if request.query.exact_only is not None:
         return _first_reason(without_exact, Miss(MissReason.EXACT_ONLY, request.query.exact_only))
     if not rules.has_embedder:
         return _first_reason(without_exact, Miss(MissReason.NO_EMBEDDER))
-    return (yield from _lookup_by_meaning(request, rules, without_exact, journal))
+    return (yield from _lookup_by_meaning(request, rules, mark, without_exact, journal))
 
 
 def _lookup_by_meaning(
-    request: Request, rules: Rules, without_exact: Miss, journal: Journal | None
+    request: Request, rules: Rules, mark: object | None, without_exact: Miss, journal: Journal | None
 ) -> Plan[Outcome]:
     embedded = yield from Embed(request.query.text)
     near = yield from Nearest(request.key.partition, embedded.space, embedded.vector, rules.policy.candidates)
@@ -141,30 +155,32 @@ def _lookup_by_meaning(
         journal.candidates = fresh
     match rules.matcher.decide(request.query.text, fresh):
         case Accept(candidate):
-            age = age_of(candidate.entry, request.now)
-            hit = Hit(candidate.entry, rules.store, Match.SEMANTIC, candidate.score, age)
-            return (yield from _serve(hit, request, rules, journal))
+            entry = candidate.entry
+            hit = Hit(entry, rules.store, Match.SEMANTIC, candidate.score, age_of(entry, request.now))
+            yield from _keep(hit, mark, request, rules, journal)
+            return hit
         case Reject(MissReason.ABSENT):
             return without_exact
         case Reject(reason, detail):
             return Miss(reason, detail)
 
 
-def _serve(hit: Hit, request: Request, rules: Rules, journal: Journal | None) -> Plan[Outcome]:
-    """Hand the entry out; keep it in L1 when it came from below, and renew its life when the TTL slides."""
-    if journal is None:
-        entry = hit.entry
-        if hit.tier != L1:
-            yield from Promote(entry)
-        if rules.policy.sliding and entry.expires is not None:
-            ttl = request.ttl or rules.policy.ttl
-            renewed = expiry(entry.key, request.now, ttl, rules.policy.ttl_jitter)
-            yield from _tolerate(Touch(entry.key, renewed))
-    return hit
+def _keep(hit: Hit, mark: object | None, request: Request, rules: Rules, journal: Journal | None) -> Plan[None]:
+    """Keep an entry from the store in L1, and renew its life when the TTL slides."""
+    if rules.has_l1 and journal is None:
+        yield from Promote(hit.entry, mark)
+    if _is_to_renew(hit.entry, rules, journal):
+        yield from _renew(hit.entry, request, rules)
 
 
-def _exact(entry: Entry, tier: str, now: float) -> Hit:
-    return Hit(entry, tier, Match.EXACT, 1.0, age_of(entry, now))
+def _is_to_renew(entry: Entry, rules: Rules, journal: Journal | None) -> bool:
+    return rules.policy.sliding and entry.expires is not None and journal is None
+
+
+def _renew(entry: Entry, request: Request, rules: Rules) -> Plan[None]:
+    ttl = request.ttl or rules.policy.ttl
+    renewed = expiry(entry.key, request.now, ttl, rules.policy.ttl_jitter)
+    yield from _tolerate(Touch(entry.key, renewed))
 
 
 def _tolerate(step: CheckEpoch | Touch) -> Plan[None]:
@@ -178,11 +194,6 @@ def _tolerate(step: CheckEpoch | Touch) -> Plan[None]:
 def _first_reason(without_exact: Miss, otherwise: Miss) -> Miss:
     """An expired exact entry is the better explanation; else the reason for not looking further."""
     return without_exact if without_exact.reason is MissReason.EXPIRED else otherwise
-
-
-def _note_exact(journal: Journal | None, tier: str, entry: Entry | None, now: float) -> None:
-    if journal is not None:
-        journal.exact[tier] = "absent" if entry is None else "expired" if is_expired(entry, now) else "fresh"
 
 
 # ------------------------------------------------------------------------------------------------ update
@@ -215,7 +226,8 @@ def update(request: Request, answer: Answer, rules: Rules) -> Plan[UpdateOutcome
         vector=embedded.vector if embedded else None,
         tags=request.tags,
     )
-    yield from Promote(entry)
+    if rules.has_l1:
+        yield from Promote(entry)
     yield from Write(entry)
     if request.upkeep:
         yield from sweep(request.now)

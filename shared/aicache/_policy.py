@@ -62,9 +62,7 @@ class CachePolicy:
             "a cosine in (0, 1]",
             self.threshold,
         )
-        _require(
-            is_number(self.margin) and 0 <= self.margin < 1, "margin", "a difference in [0, 1)", self.margin
-        )
+        _require(is_number(self.margin) and 0 <= self.margin < 1, "margin", "a difference in [0, 1)", self.margin)
         _require(_is_count(self.candidates), "candidates", "a whole number of at least 1", self.candidates)
         _require(
             _is_count(self.max_entry_bytes),

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
-from aicache._model import Hit, Match, Miss, MissReason, NotStored, Outcome, SkipReason, Stored, UpdateOutcome, Usage
+from aicache._model import Hit, Match, MissReason, Outcome, SkipReason, Stored, UpdateOutcome, Usage
 
 __all__ = ["Percentiles", "Prices", "Recorder", "Stats"]
+
+K = TypeVar("K", bound=Hashable)
 
 _SUB_BITS: Final = 3
 """Each power of two of nanoseconds is cut into 8 buckets: a percentile is at most 12.5 % too high."""
@@ -84,7 +86,8 @@ class Stats:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.lookups} lookups, {self.exact_hits} exact + {self.semantic_hits} semantic hits ({self.hit_rate:.1%})",
+            f"{self.lookups} lookups, {self.exact_hits} exact + {self.semantic_hits} semantic hits "
+            f"({self.hit_rate:.1%})",
             f"{self.stored} answers stored, "
             f"{self.tokens_saved.input_tokens + self.tokens_saved.output_tokens} tokens saved"
             + (f", ${self.money_saved:.4f} saved" if self.money_saved is not None else ""),
@@ -109,43 +112,38 @@ class Recorder:
     def reset(self) -> None:
         """Start again from zero."""
         with self._lock:
-            self._hits: Counter[tuple[str, Match]] = Counter()
-            self._misses: Counter[MissReason] = Counter()
+            self._hits: dict[tuple[str, Match], Counter[int]] = {}
+            self._misses: dict[MissReason, Counter[int]] = {}
+            self._stored: Counter[int] = Counter()
+            self._not_stored: dict[SkipReason, Counter[int]] = {}
             self._without_vector: Counter[MissReason] = Counter()
-            self._not_stored: Counter[SkipReason] = Counter()
             self._failed_steps: Counter[tuple[str, MissReason]] = Counter()
-            self._stored = 0
             self._input_tokens = 0
             self._output_tokens = 0
-            self._latency: dict[tuple[str, ...], Counter[int]] = {}
 
     def looked_up(self, outcome: Outcome, seconds: float) -> None:
         """A lookup ended after so many seconds."""
+        bucket = _bucket(seconds)
         with self._lock:
-            match outcome:
-                case Hit(entry, tier, how):
-                    self._hits[tier, how] += 1
-                    self._observe(("hit", tier, how), seconds)
-                    usage = entry.answer.usage
-                    if usage is not None:
-                        self._input_tokens += usage.input_tokens
-                        self._output_tokens += usage.output_tokens
-                case Miss(reason):
-                    self._misses[reason] += 1
-                    self._observe(("miss", reason), seconds)
+            if isinstance(outcome, Hit):
+                self._hits.setdefault((outcome.tier, outcome.match), Counter())[bucket] += 1
+                usage = outcome.entry.answer.usage
+                if usage is not None:
+                    self._input_tokens += usage.input_tokens
+                    self._output_tokens += usage.output_tokens
+            else:
+                self._misses.setdefault(outcome.reason, Counter())[bucket] += 1
 
     def updated(self, outcome: UpdateOutcome, seconds: float) -> None:
         """An update ended after so many seconds."""
+        bucket = _bucket(seconds)
         with self._lock:
-            match outcome:
-                case Stored(_, embedding):
-                    self._stored += 1
-                    if embedding is not None:
-                        self._without_vector[embedding] += 1
-                    self._observe(("update", "stored"), seconds)
-                case NotStored(reason):
-                    self._not_stored[reason] += 1
-                    self._observe(("update", reason), seconds)
+            if isinstance(outcome, Stored):
+                self._stored[bucket] += 1
+                if outcome.embedding is not None:
+                    self._without_vector[outcome.embedding] += 1
+            else:
+                self._not_stored.setdefault(outcome.reason, Counter())[bucket] += 1
 
     def failed(self, step: str, reason: MissReason) -> None:
         """A step could not be carried out."""
@@ -155,27 +153,35 @@ class Recorder:
     def snapshot(self) -> Stats:
         """The counters now."""
         with self._lock:
+            hits = _totals(self._hits)
+            misses = _totals(self._misses)
             saved = Usage(self._input_tokens, self._output_tokens)
             return Stats(
-                lookups=self._hits.total() + self._misses.total(),
-                hits=MappingProxyType(dict(self._hits)),
-                misses=MappingProxyType(dict(self._misses)),
-                stored=self._stored,
+                lookups=sum(hits.values()) + sum(misses.values()),
+                hits=MappingProxyType(hits),
+                misses=MappingProxyType(misses),
+                stored=self._stored.total(),
                 stored_without_vector=MappingProxyType(dict(self._without_vector)),
-                not_stored=MappingProxyType(dict(self._not_stored)),
+                not_stored=MappingProxyType(_totals(self._not_stored)),
                 failed_steps=MappingProxyType(dict(self._failed_steps)),
                 tokens_saved=saved,
                 money_saved=None if self._prices is None else self._prices.cost(saved),
-                latency=MappingProxyType(
-                    {" ".join(label): _percentiles(buckets) for label, buckets in self._latency.items()}
-                ),
+                latency=MappingProxyType({label: _percentiles(buckets) for label, buckets in self._labelled()}),
             )
 
-    def _observe(self, label: tuple[str, ...], seconds: float) -> None:
-        buckets = self._latency.get(label)
-        if buckets is None:
-            buckets = self._latency[label] = Counter()
-        buckets[_bucket(seconds)] += 1
+    def _labelled(self) -> Iterator[tuple[str, Counter[int]]]:
+        for (tier, match), buckets in self._hits.items():
+            yield f"hit {tier} {match}", buckets
+        for reason, buckets in self._misses.items():
+            yield f"miss {reason}", buckets
+        if self._stored:
+            yield "update stored", self._stored
+        for skipped, buckets in self._not_stored.items():
+            yield f"update {skipped}", buckets
+
+
+def _totals(histograms: Mapping[K, Counter[int]]) -> dict[K, int]:
+    return {label: buckets.total() for label, buckets in histograms.items()}
 
 
 def _bucket(seconds: float) -> int:

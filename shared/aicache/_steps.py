@@ -25,6 +25,7 @@ __all__ = [
     "Embedded",
     "Fetch",
     "Forget",
+    "Mark",
     "Nearest",
     "Plan",
     "Promote",
@@ -82,10 +83,17 @@ class Recall(Step[Entry | None]):
 
 
 @dataclass(frozen=True, slots=True)
+class Mark(Step[object]):
+    """A token of L1's present state, for a later `Promote`. Memory only."""
+
+
+@dataclass(frozen=True, slots=True)
 class Promote(Step[None]):
-    """Put the entry into L1. Memory only."""
+    """Put the entry into L1, unless entries were removed there since the mark. Memory only."""
 
     entry: Entry
+    since: object | None = None
+    """The mark from before the entry was read; None for an answer that is newer than any removal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +165,7 @@ class Sweep(Step[int]):
 
 
 AnyStep: TypeAlias = (
-    CheckEpoch | Recall | Promote | Forget | Fetch | Embed | Nearest | Write | Touch | Remove | Clear | Sweep
+    CheckEpoch | Recall | Mark | Promote | Forget | Fetch | Embed | Nearest | Write | Touch | Remove | Clear | Sweep
 )
 
 Plan: TypeAlias = Generator[AnyStep, Any, R]

@@ -1,7 +1,7 @@
 """The cache: wiring of store, L1, embedding, policy and matcher, and the public methods.
 
-An adapter gives `lookup` a way to its question and a function that turns a `Hit` into what its framework expects; nothing that
-goes wrong inside, the adapter's own functions included, leaves `lookup` or `update`.
+An adapter gives `lookup` a way to its question and a function that turns a `Hit` into what its framework expects.
+Nothing that goes wrong inside, the adapter's own functions included, leaves `lookup` or `update`.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class SemanticCache:
         self._recorder = Recorder(prices)
         self._ports = Ports(store, l1, embedding, Workers(), self._report)
         self._rules = Rules(
-            self._policy, self._matcher, store.name, embedding is not None and self._policy.semantic
+            self._policy, self._matcher, store.name, embedding is not None and self._policy.semantic, l1 is not None
         )
         self._memo: Memo[tuple[bytes, str | None], tuple[Query, CacheKey]] = Memo(MEMO_SIZE)
         self._told = _Told()
@@ -292,9 +292,7 @@ class SemanticCache:
         """
         return self._expecting_success(run(_clear_plan(self._selection(tenant, model, tag)), self._ports))
 
-    async def aclear(
-        self, *, tenant: str | None = None, model: bytes | None = None, tag: str | None = None
-    ) -> int:
+    async def aclear(self, *, tenant: str | None = None, model: bytes | None = None, tag: str | None = None) -> int:
         """As `clear`, without blocking the event loop."""
         plan = _clear_plan(self._selection(tenant, model, tag))
         return self._expecting_success(await run_async(plan, self._ports))
@@ -383,7 +381,9 @@ class SemanticCache:
                 return Miss(MissReason.UNREADABLE, type(error).__name__)
             case _:
                 kind = type(error).__name__
-                self._warn(f"a fault inside the cache ({kind} at {_place(error)}) was contained; the call went uncached")
+                self._warn(
+                    f"a fault inside the cache ({kind} at {_place(error)}) was contained; the call went uncached"
+                )
                 return Miss(MissReason.INTERNAL, kind)
 
     def _report(self, step: AnyStep, failed: StepFailed, error: Exception) -> None:

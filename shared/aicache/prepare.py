@@ -20,7 +20,7 @@ __all__ = ["main", "prepare"]
 
 
 def prepare(model: str = DEFAULT_MODEL, *, say: Callable[[str], None] | None = None) -> OnnxEmbedder:
-    """The embedder of a model, loaded and tried on one sentence.
+    """The embedder of a model, loaded and tried on one word.
 
     Args:
         model: a folder or a name, as `OnnxEmbedder` takes it.
@@ -33,7 +33,7 @@ def prepare(model: str = DEFAULT_MODEL, *, say: Callable[[str], None] | None = N
     started = time.monotonic()
     embedder = OnnxEmbedder(model)
     file = embedder.load(tell)
-    dimension = embedder.embed(["How do I reset my password?"]).shape[1]
+    dimension = embedder.embed(["hello"]).shape[1]
     tell(
         f"aicache: {embedder.name} is ready ({dimension} dimensions, {file.stat().st_size / 1e6:.0f} MB, "
         f"{time.monotonic() - started:.1f} s): {file}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import StoreContract
 

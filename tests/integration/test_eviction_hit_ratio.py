@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from aicache._eviction import eviction
 
 CAPACITY = 200

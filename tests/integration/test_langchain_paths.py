@@ -23,12 +23,12 @@ from langchain_core.messages import (
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.tools import tool
+from lc_models import USAGE, Agent, CountingModel, echo
 from pydantic import BaseModel, create_model
 
 from aicache import MissReason, bypass, refresh
 from aicache.testing import FakeEmbedder
 from langchain_aicache import AICache
-from lc_models import USAGE, Agent, CountingModel, echo
 
 ASKED = "How do I reset my password?"
 REWORDED = "How can I reset my password please?"
@@ -357,14 +357,14 @@ def test_an_empty_answer_is_not_kept(cache: AICache) -> None:
 
 
 def test_a_model_that_raises_leaves_nothing(cache: AICache) -> None:
-    class Down(Exception):
+    class DownError(Exception):
         pass
 
     def down(messages: list[BaseMessage]) -> AIMessage:
-        raise Down
+        raise DownError
 
     broken = model(reply=down)
-    with pytest.raises(Down):
+    with pytest.raises(DownError):
         broken.invoke(ASKED)
     assert cache.size().entries == 0
     assert model().invoke(ASKED).text == f"answer to: {ASKED}"

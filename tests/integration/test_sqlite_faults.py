@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+
 from aicache._errors import StoreError
 from aicache._model import Selection
 from aicache.stores.sqlite import SqliteStore
@@ -148,19 +149,34 @@ def test_what_was_written_before_the_disk_was_full_stays(tmp_path: Path) -> None
 
 # ------------------------------------------------------------------------------------ read-only
 
-_READ_ONLY = """
-import os, sys
+_DROP_RIGHTS = """
+import os, tempfile
 from pathlib import Path
-import numpy  # Before the rights are dropped: it may lie where only root can read.
-import aicache.stores._vectors
+from aicache.stores.sqlite import SqliteStore
+from aicache.testing import make_entry, make_vector
+
+def drop_rights():
+    if os.geteuid() == 0:
+        # Everything is imported first: Python itself may lie where only root can read.
+        with tempfile.TemporaryDirectory() as folder:
+            store = SqliteStore(Path(folder) / "answers.db")
+            entry = make_entry(vector=make_vector(1, 0))
+            store.write(entry)
+            assert store.fetch(entry.key) == store.nearest(entry.key.partition, "fake/2", entry.vector, 1)[0].entry
+            store.close()
+        os.setgid(65534)
+        os.setuid(65534)
+"""
+
+_READ_ONLY = """
+import sys
+from pathlib import Path
 from aicache._errors import StoreError
 from aicache._model import Selection
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
 
-if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+drop_rights()
 store = SqliteStore(Path(sys.argv[1]) / "answers.db")
 assert store.fetch(make_key("q7")) is not None
 assert len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 3)) == 3
@@ -200,7 +216,7 @@ def test_a_read_only_file_still_serves_reads(filled: Path, public_folder: Path, 
     (target / "answers.db").chmod(0o444)
     before = (target / "answers.db").read_bytes()
     target.chmod(folder_mode)
-    run = _script(_READ_ONLY, str(target))
+    run = _script(_DROP_RIGHTS + _READ_ONLY, str(target))
     target.chmod(0o755)
     assert run.stderr.count("read-only") == 1, run.stderr
     assert (target / "answers.db").read_bytes() == before
@@ -213,14 +229,12 @@ def test_a_file_of_another_user_is_a_store_error(filled: Path, public_folder: Pa
         (public_folder / "answers.db").touch()
     (public_folder / "answers.db").chmod(0o000 if os.geteuid() else 0o600)
     script = """
-import os, sys
+import sys
 from pathlib import Path
 from aicache._errors import StoreError
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key
-if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+drop_rights()
 store = SqliteStore(Path(sys.argv[1]) / "answers.db")
 for act in (lambda: store.fetch(make_key()), lambda: store.write(make_entry()), store.size, store.epoch):
     try:
@@ -229,7 +243,7 @@ for act in (lambda: store.fetch(make_key()), lambda: store.write(make_entry()), 
         continue
     raise SystemExit("no error")
 """
-    run = _script(script, str(public_folder))
+    run = _script(_DROP_RIGHTS + script, str(public_folder))
     assert run.stderr.count("cannot be opened") == 1, run.stderr
     assert _names(public_folder) == ["answers.db"]
 
@@ -237,13 +251,11 @@ for act in (lambda: store.fetch(make_key()), lambda: store.write(make_entry()), 
 def test_a_read_only_file_that_is_replaced_is_read_anew(filled: Path, public_folder: Path) -> None:
     """Where SQLite is told that nothing changes, the store itself looks."""
     script = """
-import os, shutil, sys
+import sys
 from pathlib import Path
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import FakeClock, make_key
-if os.geteuid() == 0:
-    os.setgid(65534)
-    os.setuid(65534)
+drop_rights()
 clock = FakeClock()
 store = SqliteStore(Path(sys.argv[1]) / "answers.db", clock=clock)
 assert store.fetch(make_key("q7")) is not None
@@ -263,7 +275,7 @@ store.close()
     (target / "answers.db").chmod(0o444)
     target.chmod(0o555)
     with subprocess.Popen(
-        [sys.executable, "-c", script, str(target)],
+        [sys.executable, "-c", _DROP_RIGHTS + script, str(target)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+
 from aicache._model import Entry, Selection
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector

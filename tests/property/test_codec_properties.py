@@ -8,11 +8,12 @@ from dataclasses import replace
 from zlib import crc32
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from aicache._codec import FORMAT, decode, encode
 from aicache._errors import UnreadableEntryError
 from aicache._model import Answer, CacheKey, Entry, Partition, Usage
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 settings.register_profile("codec", deadline=None, max_examples=150)
 PROFILE = settings.get_profile("codec")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from aicache._eviction import EVICTIONS, Eviction, FrequencySketch, eviction, spread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from aicache._eviction import EVICTIONS, Eviction, FrequencySketch, eviction, spread
 
 KEYS = range(20)
 

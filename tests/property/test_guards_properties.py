@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from aicache._guards import DEFAULT_GUARDS, parse
 from aicache._match import Accept, Reject, StaticMatcher, Verdict
 from aicache._model import Answer, CacheKey, Candidate, Entry, MissReason, Partition
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 VOCABULARY = """
     how do I the my a not can't never buy sell from to Paris London paris london red blue Monday friday before after

@@ -4,14 +4,14 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from aicache._key import identify
-from aicache._model import CacheKey, Prompt, Query, Turn, Unkeyable
-from aicache._prompt import split
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
+from aicache._key import identify
+from aicache._model import CacheKey, Prompt, Query, Turn, Unkeyable
+from aicache._prompt import split
 from langchain_aicache._llm_string import read_llm_string
 from langchain_aicache._prompts import read_prompt
 

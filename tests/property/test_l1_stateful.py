@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
 from aicache._eviction import EVICTIONS
 from aicache._model import Entry, Selection, StoreSize
 from aicache.stores._table import EntryTable
 from aicache.stores.l1 import L1Cache
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 PARTITIONS = [make_partition(tenant=tenant, model=model) for tenant in "pq" for model in "mn"]
 KEYS = [make_key(f"q{number}", partition=partition) for partition in PARTITIONS for number in range(2)][:6]
 TAGS = ["x", "y"]
+LEAST = make_entry("q", body=b"").weight
+"""What the lightest entry weighs."""
+L1_BYTES = 4 * LEAST + 3_100
+"""Room for the heaviest entry and a few light ones."""
 
 times = st.none() | st.integers(0, 20).map(float)
 entries = st.builds(
@@ -61,7 +66,7 @@ def expired(entry: Entry, now: float) -> bool:
 class TableMachine(RuleBasedStateMachine):
     """Every policy: what is held and what left are the same at every step. LRU: who leaves, too."""
 
-    @initialize(name=st.sampled_from(EVICTIONS), max_entries=st.integers(1, 8), max_bytes=st.integers(400, 4_000))
+    @initialize(name=st.sampled_from(EVICTIONS), max_entries=st.integers(1, 8), max_bytes=st.integers(LEAST, 6 * LEAST))
     def construct(self, name: str, max_entries: int, max_bytes: int) -> None:
         self.name, self.max_entries, self.max_bytes = name, max_entries, max_bytes
         self.left: list[Entry] = []
@@ -156,7 +161,7 @@ class L1Machine(RuleBasedStateMachine):
 
     @initialize(name=st.sampled_from(EVICTIONS), max_entries=st.integers(1, 8))
     def construct(self, name: str, max_entries: int) -> None:
-        self.l1 = L1Cache(max_entries=max_entries, max_bytes=4_000, eviction=name)
+        self.l1 = L1Cache(max_entries=max_entries, max_bytes=L1_BYTES, eviction=name)
         self.max_entries = max_entries
         self.put_last: dict[bytes, Entry] = {}
         self.epoch: int | None = None
@@ -198,7 +203,7 @@ class L1Machine(RuleBasedStateMachine):
         size = self.l1.size()
         assert size == StoreSize(len(held), sum(entry.weight for entry in held))
         assert size.entries <= self.max_entries
-        assert size.bytes <= 4_000
+        assert size.bytes <= L1_BYTES
 
     @rule(entry=entries)
     def a_lone_entry_is_kept(self, entry: Entry) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import orjson
 import pytest
-from aicache._errors import UnreadableEntryError
-from aicache._model import Answer, NotStored, SkipReason
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, ChatMessage, messages_to_dict
 from langchain_core.outputs import ChatGeneration, Generation
 
+from aicache._errors import UnreadableEntryError
+from aicache._model import Answer, NotStored, SkipReason
 from langchain_aicache._answers import MARK, HitMark, from_answer, to_answer
 
 settings.register_profile("answers", deadline=None, max_examples=100)

@@ -1,9 +1,10 @@
 """`MemoryStore` against a dict, under random operations."""
 
+from hypothesis import settings
+
 from aicache.stores.base import Store
 from aicache.stores.memory import MemoryStore
 from aicache.testing.machine import StoreMachine
-from hypothesis import settings
 
 
 class MemoryStoreMachine(StoreMachine):

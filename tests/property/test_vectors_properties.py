@@ -1,11 +1,12 @@
 """`VectorIndex` against a dict and a float64 scan, under random operations on both sides of the exact limit."""
 
 import numpy as np
-from aicache.stores._vectors import VectorIndex, cosines
-from aicache.testing import make_vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from aicache.stores._vectors import VectorIndex, cosines
+from aicache.testing import make_vector
 
 DIMENSION = 6
 

@@ -7,7 +7,7 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import Generation
 
-from aicache import Explanation, Hit, Miss, MissReason, Outcome, Stats, Store
+from aicache import Explanation, Hit, Match, Miss, MissReason, Outcome, Stats, Store
 from aicache.stores.memory import MemoryStore
 from langchain_aicache import AICache
 
@@ -19,7 +19,8 @@ def tenant() -> str | None:
 def listener(outcome: Outcome, seconds: float) -> None:
     match outcome:
         case Hit(entry, tier, how, score, age):
-            print(entry.id, tier, how, score, age, seconds)
+            assert_type((entry.id, tier, score + age + seconds), tuple[str, str, float])
+            assert_type(how, Match)
         case Miss(reason):
             assert_type(reason, MissReason)
 

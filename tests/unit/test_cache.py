@@ -73,7 +73,7 @@ def keep(cache: SemanticCache, asked: Question, kept: Answer | None = None) -> U
     return cache.update(lambda: asked, lambda: kept or answer())
 
 
-class Boom(Exception):
+class BoomError(Exception):
     """A fault that says the prompt: its text must show up nowhere."""
 
     def __init__(self) -> None:
@@ -251,7 +251,7 @@ def test_a_tenant_callable_is_asked_at_every_call() -> None:
 
 
 def raising() -> str:
-    raise Boom
+    raise BoomError
 
 
 @pytest.mark.parametrize("tenant", [raising, lambda: None, lambda: 7])
@@ -328,16 +328,43 @@ def test_what_another_process_removed_is_not_served_from_l1_longer_than_the_epoc
     assert isinstance(ask(cache, question()), Miss)
 
 
+def test_a_lookup_that_overlaps_with_a_clear_does_not_bring_the_entry_back() -> None:
+    class Overtaken(FailingStore):
+        overtake = False
+
+        def fetch(self, key: Any) -> Entry | None:
+            entry = super().fetch(key)
+            if self.overtake:
+                self.overtake = False
+                cache.clear()
+            return entry
+
+    store = Overtaken(MemoryStore())
+    keep(make_cache(store), question())
+    cache = make_cache(store, l1=True)
+    store.overtake = True
+    assert isinstance(ask(cache, question()), Hit)
+    assert isinstance(ask(cache, question()), Miss)
+
+
+def test_clear_empties_l1_even_when_the_store_fails() -> None:
+    store = FailingStore(MemoryStore())
+    cache = make_cache(store, l1=True)
+    keep(cache, question())
+    store.fail()
+    with pytest.raises(StoreError):
+        cache.clear()
+    assert isinstance(ask(cache, question()), Miss)
+
+
 # ------------------------------------------------------------------------------------------ failing well
 
 
-@pytest.mark.parametrize("error", [StoreError("told to"), Boom(), OSError("disk"), MemoryError()])
+@pytest.mark.parametrize("error", [StoreError("told to"), BoomError(), OSError("disk"), MemoryError()])
 @pytest.mark.parametrize("method", ["fetch", "nearest", "write", "epoch", "sweep", "touch"])
 def test_a_store_that_raises_never_reaches_the_application(method: str, error: Exception) -> None:
     clock, store = FakeClock(), FailingStore(MemoryStore())
-    cache = make_cache(
-        store, l1=True, embedder=FakeEmbedder(), clock=clock, policy=CachePolicy(ttl=1000, sliding=True)
-    )
+    cache = make_cache(store, l1=True, embedder=FakeEmbedder(), clock=clock, policy=CachePolicy(ttl=1000, sliding=True))
     keep(cache, question())
     store.fail(method, error=error)
     clock.advance(SWEEP_INTERVAL)
@@ -403,13 +430,13 @@ def test_faults_of_the_adapter_are_contained() -> None:
     cache = make_cache()
 
     def broken(*_: object) -> Any:
-        raise Boom
+        raise BoomError
 
-    assert ask(cache, Question(b"x", broken)) == Miss(MissReason.INTERNAL, "Boom")
-    assert cache.lookup(broken, whole_hit) == Miss(MissReason.INTERNAL, "Boom")
-    assert cache.update(question, broken) == NotStored(SkipReason.INTERNAL, "Boom")
+    assert ask(cache, Question(b"x", broken)) == Miss(MissReason.INTERNAL, "BoomError")
+    assert cache.lookup(broken, whole_hit) == Miss(MissReason.INTERNAL, "BoomError")
+    assert cache.update(question, broken) == NotStored(SkipReason.INTERNAL, "BoomError")
     keep(cache, question())
-    assert cache.lookup(question, broken) == Miss(MissReason.INTERNAL, "Boom")
+    assert cache.lookup(question, broken) == Miss(MissReason.INTERNAL, "BoomError")
 
 
 def test_an_answer_the_adapter_cannot_read_is_a_miss() -> None:
@@ -430,20 +457,18 @@ def test_clear_says_when_the_store_could_not_be_reached() -> None:
 
 
 def test_every_kind_of_fault_is_logged_once_and_without_the_prompt(caplog: pytest.LogCaptureFixture) -> None:
-    store = FailingStore(MemoryStore(), "fetch", error=Boom())
+    store = FailingStore(MemoryStore(), "fetch", error=BoomError())
     cache = make_cache(store, on_outcome=lambda *_: raising())  # type: ignore[arg-type, return-value]
     with caplog.at_level(logging.DEBUG, logger="aicache"):
         for _ in range(3):
             ask(cache, question())
     assert len(caplog.records) == 2
-    assert "fetch failed: Boom" in caplog.text
-    assert "on_outcome raised Boom" in caplog.text
+    assert "fetch failed: BoomError" in caplog.text
+    assert "on_outcome raised BoomError" in caplog.text
     assert ASKED not in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("option", "value"), [("namespace", 3), ("tenant", 3), ("on_outcome", "print")]
-)
+@pytest.mark.parametrize(("option", "value"), [("namespace", 3), ("tenant", 3), ("on_outcome", "print")])
 def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{option}: "):
         make_cache(**{option: value})

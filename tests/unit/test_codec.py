@@ -8,6 +8,7 @@ from math import inf, nan
 from zlib import crc32
 
 import pytest
+
 from aicache._codec import FORMAT, decode, encode
 from aicache._errors import StoreError, UnreadableEntryError
 from aicache._model import Answer, CacheKey, Entry, Partition, Usage

@@ -20,6 +20,7 @@ class Asymmetric(Embeddings):
         self.model = model
         self.base_url = base_url
         self.dimensions = dimensions
+        self.encode_kwargs: dict[str, str] = {}
         self.api_key = "sk-secret"
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -132,6 +133,17 @@ except QueryTooLongError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.splitlines() == ["[[1.0]]", "a text has 4 tokens, more than the 3 that the model takes"]
+
+
+def test_options_in_a_mapping_count_but_are_not_shown() -> None:
+    def fingerprint(**options: str) -> str:
+        embeddings = Asymmetric()
+        embeddings.encode_kwargs = options
+        return LangChainEmbedder(embeddings).fingerprint
+
+    assert fingerprint(prompt="query: ") != fingerprint(prompt="passage: ")
+    assert fingerprint(a="1", b="2") == fingerprint(b="2", a="1")
+    assert "hf_secret" not in fingerprint(token="hf_secret")
 
 
 @pytest.mark.parametrize("attribute", ["model", "base_url"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from aicache import ConfigurationError
 from aicache._eviction import ARC, EVICTIONS, LFU, LRU, Eviction, FrequencySketch, WTinyLFU, eviction, spread
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from aicache._guards import (
     DEFAULT_GUARDS,
     ENGLISH_GUARDS,
@@ -40,6 +41,9 @@ def conflict(guard: Guard, a: str, b: str) -> Conflict | None:
 
 
 CONFLICTS: list[tuple[Guard, str, str]] = [
+    (AntonymGuard(), "turn on two-factor login", "turn two-factor login off"),
+    (AntonymGuard(), "How do I sign up?", "How do I sign in?"),
+    (AntonymGuard(), "check in online", "checking out online"),
     (NumberGuard(), "sales in 2023", "sales in 2024"),
     (NumberGuard(), "send 100 dollars", "send 1000 dollars"),
     (NumberGuard(), "a table for two people", "a table for three people"),
@@ -157,6 +161,8 @@ AGREEMENTS: list[tuple[Guard, str, str]] = [
     (NegationGuard(), "I don't know how to reset it", "how to reset it"),
     (NegationGuard(), "the rate was wrong", "the rate was not correct"),
     (AntonymGuard(), "enable 2FA", "activate 2FA"),
+    (AntonymGuard(), "turn off the alarm", "switch the alarm off"),
+    (AntonymGuard(), "Where do I sign up for the newsletter?", "how to sign up for the newsletter"),
     (AntonymGuard(), "buy or sell shares", "sell or buy shares"),
     (ClassGuard(), "a gift for mom", "a gift for my mother"),
     (ClassGuard(), "is it raining today", "is it raining"),
@@ -222,6 +228,16 @@ def test_text_without_foreign_words_counts_as_english(text: str) -> None:
 
 def test_equal_texts_parse_equal_and_white_space_does_not_count() -> None:
     assert parse("  is it\tsafe? ") == parse("is it safe?")
+
+
+def test_a_long_chunk_without_blanks_is_one_identifier_and_takes_linear_time() -> None:
+    chunk = "a1." * 100_000
+    assert parse(f"what is {chunk}x").identifiers == {f"{chunk}x"}
+
+
+def test_long_texts_with_the_same_words_in_another_order_are_compared_in_bounded_time() -> None:
+    words = ["alpha", "beta"] * 5_000
+    assert SwapGuard().conflict(parse(" ".join(words)), parse(" ".join(reversed(words)))) is None
 
 
 def test_a_parser_keeps_the_last_texts_and_parses_each_once() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+
 from aicache import ConfigurationError
 from aicache._eviction import EVICTIONS
 from aicache._model import Entry, Selection, StoreSize

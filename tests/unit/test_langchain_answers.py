@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 import orjson
 import pytest
-from aicache._errors import UnreadableEntryError
-from aicache._model import Answer, CacheKey, Entry, Hit, Match, NotStored, Partition, SkipReason, Usage
 from langchain_core.caches import BaseCache
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, FakeListLLM, FakeMessagesListChatModel
@@ -33,6 +31,8 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.graph.message import add_messages
 from pydantic import BaseModel, Field, RootModel, field_serializer
 
+from aicache._errors import UnreadableEntryError
+from aicache._model import Answer, CacheKey, Entry, Hit, Match, NotStored, Partition, SkipReason, Usage
 from langchain_aicache._answers import FORMAT, MARK, HitMark, _extra, from_answer, to_answer
 from langchain_aicache._answers_rules import FAILED, STOPPED_EARLY
 

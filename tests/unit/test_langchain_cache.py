@@ -46,7 +46,9 @@ def test_a_wrong_argument_is_refused_by_name(tmp_path: Path, option: str, value:
         AICache(f"sqlite:///{tmp_path}/a.db", **arguments)
 
 
-@pytest.mark.parametrize("store", ["redis", "", "sqlite://", "sqlite:///", "postgres://user:secret@host/db", 7, object()])
+@pytest.mark.parametrize(
+    "store", ["redis", "", "sqlite://", "sqlite:///", "postgres://user:secret@host/db", 7, object()]
+)
 def test_a_store_that_is_none_is_refused_without_quoting_a_password(store: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^store: ") as refusal:
         AICache(store, embeddings=False)

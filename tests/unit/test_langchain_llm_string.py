@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from aicache._model import Unkeyable
 from langchain_core.caches import BaseCache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake import FakeListLLM
@@ -20,6 +19,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, Field, SecretStr
 from typing_extensions import TypedDict
 
+from aicache._model import Unkeyable
 from langchain_aicache._llm_string import ModelReader, read_llm_string
 
 

@@ -6,9 +6,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aicache._key import identify
-from aicache._model import CacheKey, ExactOnly, Prompt, Query, Turn, Unkeyable
-from aicache._prompt import split
 from langchain_core.load import dumps
 from langchain_core.messages import (
     AIMessage,
@@ -21,6 +18,9 @@ from langchain_core.messages import (
 )
 from pydantic import BaseModel
 
+from aicache._key import identify
+from aicache._model import CacheKey, ExactOnly, Prompt, Query, Turn, Unkeyable
+from aicache._prompt import split
 from langchain_aicache._prompts import read_prompt
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+
 from aicache._guards import Conflict, Parsed
 from aicache._match import Accept, Judgement, Reject, StaticMatcher, Verdict
 from aicache._model import Answer, CacheKey, Candidate, Entry, MissReason, Partition

@@ -28,6 +28,7 @@ from aicache._steps import (
     Embedded,
     Fetch,
     Forget,
+    Mark,
     Nearest,
     Plan,
     Promote,
@@ -68,12 +69,12 @@ def request(*, exact_only: ExactOnly | None = None, **more: Any) -> Request:
     return Request(Query("chat", "q", b"frame", b"model", exact_only), KEY, NOW, **more)
 
 
-def rules(*, matcher: Nearest1 | None = None, embedder: bool = True, **policy: Any) -> Rules:
-    return Rules(CachePolicy(**policy), matcher or Nearest1(), "disk", embedder)
+def rules(*, matcher: Nearest1 | None = None, embedder: bool = True, l1: bool = True, **policy: Any) -> Rules:
+    return Rules(CachePolicy(**policy), matcher or Nearest1(), "disk", embedder, l1)
 
 
 def play(plan: Plan[Any], replies: Mapping[type, Any]) -> tuple[list[type], Any]:
-    """Run a plan with a fixed reply for each kind of step; a StepFailed is thrown. The kinds in order, and the result."""
+    """Run a plan with a fixed reply for each kind of step (a StepFailed is thrown): the kinds in order, the result."""
     steps: list[type] = []
     advance: Callable[[], Any] = lambda: next(plan)  # noqa: E731 - rebound below
     while True:
@@ -102,22 +103,27 @@ def test_a_fresh_exact_hit_in_l1_needs_no_store() -> None:
     assert outcome == Hit(FRESH, L1, Match.EXACT, 1.0, 5.0)
 
 
+def test_without_an_l1_no_step_is_spent_on_it() -> None:
+    assert play(lookup(request(upkeep=True), rules(l1=False)), {Fetch: FRESH})[0] == [Fetch]
+    assert play(update(request(), FRESH.answer, rules(l1=False)), {Embed: VECTOR})[0] == [Embed, Write]
+
+
 def test_an_exact_hit_below_l1_is_promoted_and_needs_no_embedding() -> None:
     steps, outcome = play(lookup(request(), rules()), {Fetch: FRESH})
-    assert steps == [Recall, Fetch, Promote]
+    assert steps == [Recall, Mark, Fetch, Promote]
     assert outcome == Hit(FRESH, "disk", Match.EXACT, 1.0, 5.0)
 
 
 def test_an_expired_entry_leaves_l1_and_the_store_is_asked() -> None:
     steps, outcome = play(lookup(request(), rules()), {Recall: EXPIRED, Fetch: FRESH})
-    assert steps == [Recall, Forget, Fetch, Promote]
+    assert steps == [Recall, Forget, Mark, Fetch, Promote]
     assert isinstance(outcome, Hit)
 
 
 def test_a_semantic_hit_takes_two_store_reads_and_one_embedding() -> None:
     replies = {Embed: VECTOR, Nearest: [Candidate(OTHER, 0.98)]}
     steps, outcome = play(lookup(request(), rules()), replies)
-    assert steps == [Recall, Fetch, Embed, Nearest, Promote]
+    assert steps == [Recall, Mark, Fetch, Embed, Nearest, Promote]
     assert outcome == Hit(OTHER, "disk", Match.SEMANTIC, 0.98, 7.0)
 
 
@@ -140,13 +146,13 @@ def test_the_matchers_reason_is_the_lookups_reason() -> None:
 
 def test_an_exact_only_query_is_never_embedded() -> None:
     steps, outcome = play(lookup(request(exact_only=ExactOnly.NOT_TEXT), rules()), {})
-    assert steps == [Recall, Fetch]
+    assert steps == [Recall, Mark, Fetch]
     assert outcome == Miss(MissReason.EXACT_ONLY, ExactOnly.NOT_TEXT)
 
 
 def test_without_an_embedder_the_reason_says_so() -> None:
     steps, outcome = play(lookup(request(), rules(embedder=False)), {})
-    assert steps == [Recall, Fetch]
+    assert steps == [Recall, Mark, Fetch]
     assert outcome == Miss(MissReason.NO_EMBEDDER)
 
 
@@ -181,7 +187,7 @@ def test_a_journalled_lookup_writes_to_no_tier() -> None:
     mortal = make_entry(key=KEY, created=NOW - 5, expires=NOW + 5)
     journal = Journal()
     steps, _ = play(lookup(request(upkeep=True), rules(ttl=60, sliding=True), journal), {Fetch: mortal})
-    assert steps == [Recall, Fetch]
+    assert steps == [Recall, Mark, Fetch]
     assert journal.exact == {L1: "absent", "disk": "fresh"}
 
 
@@ -205,9 +211,7 @@ def written(plan: Plan[Any], replies: Mapping[type, Any]) -> tuple[list[type], E
 def test_an_update_embeds_keeps_in_l1_and_writes_in_this_order() -> None:
     steps, entry = written(update(request(tags=("a",)), FRESH.answer, rules(ttl=60)), {Embed: VECTOR})
     assert steps == [Embed, Promote, Write]
-    assert entry == Entry(
-        KEY, "q", FRESH.answer, NOW, NOW + 60, VECTOR.space, VECTOR.vector, tags=("a",)
-    )
+    assert entry == Entry(KEY, "q", FRESH.answer, NOW, NOW + 60, VECTOR.space, VECTOR.vector, tags=("a",))
 
 
 def test_a_ttl_asked_for_the_call_replaces_the_policys() -> None:

@@ -1,6 +1,7 @@
 """Rules of the split: what is matched by meaning, what must be equal, and when nothing is matched by meaning."""
 
 import pytest
+
 from aicache._model import ExactOnly, Prompt, Query, Turn
 from aicache._prompt import MAX_CHARS, MAX_LINES, split
 

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
 from aicache import ConfigurationError
 from aicache._errors import StoreError, UnreadableEntryError
 from aicache._model import Entry, Selection, Vector
@@ -25,7 +27,6 @@ from aicache.stores.base import Store
 from aicache.stores.sqlite import SqliteStore, default_path
 from aicache.testing import FakeClock, make_entry, make_key, make_partition, make_vector
 from aicache.testing.machine import StoreMachine
-from hypothesis import settings
 
 _EAST = make_vector(1, 0)
 

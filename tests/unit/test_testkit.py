@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+
 from aicache import AICacheError, Embedder, QueryTooLongError, Store, StoreError
 from aicache._model import Selection
 from aicache.stores.memory import MemoryStore

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+
 from aicache import ConfigurationError
 from aicache.stores._vectors import VectorIndex, cosines
 from aicache.testing import make_vector

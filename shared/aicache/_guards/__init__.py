@@ -1,7 +1,8 @@
 """Deterministic vetoes on serving one question's answer for another.
 
-`parse` takes a text apart once; each guard compares two parsed texts. Modules: `_base` (the port and its values),
-`_parse`, `_neutral` (guards for any language), `_english` (guards with English lists), `_lexicon`, `_language`.
+`parse` takes a text apart once; each guard compares two parsed texts. Modules: `_base` (the port and its values);
+`_scan`, `_numerals`, `_parse` (text to `Parsed`); `_neutral` (guards for any language); `_english` (guards with English
+lists); `_language` (is this English?); `_lexicon`, `_classes`, `_opposites` (the lists).
 """
 
 from __future__ import annotations

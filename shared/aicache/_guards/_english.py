@@ -47,7 +47,7 @@ class AntonymGuard:
         """The pair of opposites."""
         if a.poles == b.poles or not a.poles or not b.poles:
             return None
-        for axis, _ in a.poles:
+        for axis, _ in sorted(a.poles):
             left, right = _sides(axis, a), _sides(axis, b)
             if right and left != right and (len(left) == len(right) or _lists(a if len(left) > 1 else b)):
                 return Conflict(self.name, " ".join(left), " ".join(right))
@@ -80,7 +80,7 @@ class ClassGuard:
         """The members only one text names."""
         if not (a.english and b.english) or a.facets == b.facets:
             return None
-        for kind in a.facets.keys() | b.facets.keys():
+        for kind in sorted(a.facets.keys() | b.facets.keys()):
             left, right = a.facets.get(kind, _NONE), b.facets.get(kind, _NONE)
             if left != right and (kind in ONE_SIDED or (left - right and right - left)):
                 return Conflict(self.name, " ".join(sorted(left)) or "-", " ".join(sorted(right)) or "-")
@@ -110,7 +110,7 @@ class DirectionGuard:
             return None
         if not (_SYMMETRIC.isdisjoint(a.bag) and _SYMMETRIC.isdisjoint(b.bag)):
             return None
-        for x, y in a.links:
+        for x, y in sorted(a.links):
             if x != y and (y, x) in b.links and (x, y) not in b.links and (y, x) not in a.links:
                 return Conflict(self.name, f"{x} {y}", f"{y} {x}")
         return self._exchanged(a.parts, b.parts)
@@ -147,7 +147,7 @@ class PrefixGuard:
         return self._found(left, right) or self._found(right, left, turned=True)
 
     def _found(self, prefixed: frozenset[str], plain: frozenset[str], *, turned: bool = False) -> Conflict | None:
-        for word in prefixed:
+        for word in sorted(prefixed):
             base = _base(word, plain) if word.startswith(_PREFIXES) or word.endswith("less") else ""
             if base:
                 return Conflict(self.name, *((base, word) if turned else (word, base)))

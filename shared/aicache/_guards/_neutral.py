@@ -157,6 +157,9 @@ def _strange(name: tuple[str, ...], to: Parsed) -> bool:
 _SYMMETRIC: Final = word_set("and or vs versus with between und et y e o oder ou")
 """Words that may stand between two things without giving them different parts to play."""
 
+_LONGEST_SWAP: Final = 64
+"""Words in which a swap is looked for; texts that differ in more are no minimal pair, and the search is cubic."""
+
 _LIGHT: Final = word_set(
     """
     a an the is are was were be do does did can could will would should shall may might have has had so very please just
@@ -201,6 +204,8 @@ def _swapped(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, str] | None:
     left, right = a[start:end], b[start:end]
     if len(left) == 1:
         return left[0], right[0]
+    if len(left) > _LONGEST_SWAP:
+        return None
     for x in range(1, len(left)):
         if right[-x:] != left[:x]:
             continue

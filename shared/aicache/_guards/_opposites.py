@@ -19,7 +19,7 @@ _POLE_LISTS: Final = """
     buy purchase | sell
     enable activate | disable deactivate
     activated | deactivated
-    turn-on switch-on | turn-off switch-off
+    turn-on switch-on power-on | turn-off switch-off power-off
     lock | unlock
     block freeze | unblock unfreeze
     before prior | after
@@ -110,6 +110,9 @@ _POLE_LISTS: Final = """
     attach | detach
     connect | disconnect
     login log-in sign-in | logout log-out sign-out
+    sign-up signup register | login log-in sign-in
+    opt-in | opt-out
+    check-in | check-out
     mount | unmount
     load | unload
     expand | collapse

@@ -102,8 +102,39 @@ def _english_facets(scan: Scan) -> dict[str, frozenset[str]]:
     return {name: frozenset(members) for name, members in found.items()}
 
 
+_PARTICLES: Final = MappingProxyType(
+    {
+        form: (base, word_set(particles))
+        for forms, particles in (
+            ("turn turns turned turning", "on off"),
+            ("switch switches switched switching", "on off"),
+            ("power powers powered powering", "on off"),
+            ("sign signs signed signing", "in out up"),
+            ("log logs logged logging", "in out"),
+            ("opt opts opted opting", "in out"),
+            ("check checks checked checking", "in out"),
+        )
+        for base in (forms.split()[0],)
+        for form in forms.split()
+    }
+)
+"""Verbs whose meaning lies in the particle: inflected form -> the verb, its particles."""
+_PARTICLE_REACH: Final = 4
+"""Words after the verb among which the particle may stand: `turn the weekly email reports off`."""
+
+
 def _poles(words: Sequence[str]) -> frozenset[tuple[str, bool]]:
-    return frozenset(side for word in words if word in POLES for side in POLES[word])
+    return frozenset(side for word in (*words, *_particle_verbs(words)) if word in POLES for side in POLES[word])
+
+
+def _particle_verbs(words: Sequence[str]) -> Iterator[str]:
+    """`turn-off` for `turn ... off`."""
+    for at, word in enumerate(words):
+        if word in _PARTICLES:
+            verb, particles = _PARTICLES[word]
+            found = next((after for after in words[at + 1 : at + 2 + _PARTICLE_REACH] if after in particles), None)
+            if found is not None:
+                yield f"{verb}-{found}"
 
 
 def _negations(words: Sequence[str], negators: frozenset[str]) -> tuple[str, ...]:

@@ -43,7 +43,7 @@ _PIECE: Final = re.compile(
     | (?P<code>    --[\w-]+
                  | [@#]\w+
                  | (?: [^\W_] (?: \+\+ | \# ) ) (?!\w)
-                 | \w*[^\W\d_][\w]*(?:\.\w+)+
+                 | (?=\d*[^\W\d]) \w++(?:\.\w++)++
                  | \w+_\w+ )
     | (?P<mixed>   [{_LATIN}]+ (?: -?\d+ [{_LATIN}\d]* )+ | \d+ [{_LATIN}] [{_LATIN}\d]* )
     | (?P<word>    [^\W\d_]+ (?: ['’] [^\W\d_]+ )? )
@@ -52,6 +52,9 @@ _PIECE: Final = re.compile(
     """,
     re.VERBOSE,
 )
+
+_LONGEST: Final = 500
+"""A chunk without blanks that is longer is an identifier as a whole (base64, a token); it is not taken apart."""
 
 _CAMEL: Final = re.compile(r"[a-z][A-Z]")
 _GROUPED: Final = re.compile(r"\d{1,3}(?:[,.'’]\d{3})+")
@@ -73,16 +76,19 @@ class Scan:
     """True where the next word begins a sentence."""
 
     def word(self, raw: str) -> None:
+        """Take a word as it is written."""
         self.words.append(raw.lower())
         self.raw.append(raw)
         self.starts.append(self.fresh)
         self.fresh = False
 
     def quantity(self, value: str, unit: str = "") -> None:
+        """Take a number in canonical digits; it counts as a word too."""
         self.quantities[len(self.words)] = (value, unit)
         self.word(value)
 
     def identifier(self, raw: str) -> None:
+        """Take a name that a machine reads; it counts as a word too."""
         self.identifiers.append(raw.lower())
         self.word(raw.lower())
 
@@ -104,6 +110,7 @@ def canonical(digits: str) -> str:
 
 
 def scaled(value: str, factor: int) -> str:
+    """A canonical number times a factor, canonical."""
     return canonical(format(Decimal(value) * factor, "f"))
 
 
@@ -218,6 +225,8 @@ def scanned(text: str) -> Scan:
             scan.quantity(canonical(core))
         elif core.lower() in contractions:
             _take_word(scan, core)
+        elif len(core) > _LONGEST:
+            scan.identifier(core)
         elif core:
             _take_odd(scan, core)
         elif chunk.strip(_TRAILING + _LEADING):

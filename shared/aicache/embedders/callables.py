@@ -101,7 +101,9 @@ def _code_hash(code: CodeType) -> str:
         for constant in part.co_consts:
             if isinstance(constant, CodeType):
                 waiting.append(constant)
-            elif not isinstance(constant, frozenset):  # Its order changes from process to process.
+            elif isinstance(constant, frozenset):  # Its order changes from process to process.
+                digest.update(repr(sorted(map(repr, constant))).encode())
+            else:
                 digest.update(repr(constant).encode())
     return digest.hexdigest()[:12]
 

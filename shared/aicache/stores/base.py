@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
 
-__all__ = ["Store"]
+__all__ = ["AsyncStore", "Store"]
 
 
 @runtime_checkable
@@ -63,3 +63,38 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release files, connections and threads; a second call does nothing."""
+
+
+@runtime_checkable
+class AsyncStore(Protocol):
+    """A store that async callers use natively, without a thread; each method does what its sync twin does.
+
+    A networked store has both halves and shares command building and reply parsing between them.
+    """
+
+    async def afetch(self, key: CacheKey) -> Entry | None:
+        """As `Store.fetch`."""
+
+    async def anearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+        """As `Store.nearest`."""
+
+    async def awrite(self, entry: Entry) -> None:
+        """As `Store.write`."""
+
+    async def atouch(self, key: CacheKey, expires: float | None) -> None:
+        """As `Store.touch`."""
+
+    async def aremove(self, keys: Sequence[CacheKey]) -> int:
+        """As `Store.remove`."""
+
+    async def aclear(self, selection: Selection) -> int:
+        """As `Store.clear`."""
+
+    async def asweep(self, now: float, limit: int) -> int:
+        """As `Store.sweep`."""
+
+    async def aepoch(self) -> int:
+        """As `Store.epoch`."""
+
+    async def aclose(self) -> None:
+        """As `Store.close`."""
