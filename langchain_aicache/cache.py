@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, get_args
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.outputs import Generation
@@ -25,9 +25,11 @@ from aicache.cache import Ask, Question
 from aicache.stores.base import Store
 from langchain_aicache._answers import HitMark, from_answer, to_answer
 from langchain_aicache._embeddings import to_embedder
-from langchain_aicache._explain import Asked, describe
 from langchain_aicache._llm_string import ModelReader
 from langchain_aicache._prompts import read_prompt
+
+if TYPE_CHECKING:
+    from langchain_aicache._explain import Asked
 
 __all__ = ["AICache"]
 
@@ -113,6 +115,9 @@ class AICache(BaseCache):
         Raises:
             ConfigurationError: `llm` is neither.
         """
+        # Imported here: LangChain's models take half a second, and a cache that only answers needs none of them.
+        from langchain_aicache._explain import describe
+
         text, llm_string = describe(prompt, llm)
         return self._core.explain(self._ask(text, llm_string))
 
