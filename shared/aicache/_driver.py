@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, assert_never
 
-from aicache._errors import EmbedderTimeoutError, QueryTooLongError, UnreadableEntryError
+from aicache._errors import EmbedderTimeoutError, QueryTooLongError, UnknownWordsError, UnreadableEntryError
 from aicache._model import ExactOnly, MissReason
 from aicache._steps import (
     AnyStep,
@@ -191,6 +191,8 @@ def _reason(step: AnyStep, error: Exception) -> tuple[MissReason, str]:
     match error:
         case QueryTooLongError():
             return MissReason.EXACT_ONLY, ExactOnly.TOO_LONG
+        case UnknownWordsError():
+            return MissReason.EXACT_ONLY, ExactOnly.UNKNOWN_WORDS
         case EmbedderTimeoutError():
             return MissReason.EMBEDDER_SLOW, kind
         case UnreadableEntryError():

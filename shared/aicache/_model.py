@@ -100,6 +100,7 @@ class ExactOnly(StrEnum):
     NOT_HUMAN = "the last turn is not the user's"
     NOT_TEXT = "the last turn is not text only"
     TOO_LONG = "the question is longer than the embedder takes"
+    UNKNOWN_WORDS = "the question has words that the embedder does not know"
     SWITCHED_OFF = "semantic matching is switched off"
 
 

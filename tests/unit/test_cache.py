@@ -10,11 +10,12 @@ import pytest
 
 from aicache import ConfigurationError, StoreError, bypass, refresh, scope, tagged
 from aicache._driver import Embedding as EmbeddingPort
-from aicache._errors import UnreadableEntryError
+from aicache._errors import UnknownWordsError, UnreadableEntryError
 from aicache._model import (
     L1,
     Answer,
     Entry,
+    ExactOnly,
     Hit,
     Match,
     Miss,
@@ -411,6 +412,14 @@ def test_an_unusable_vector_stores_nothing_but_the_exact_entry(returns: Any) -> 
 def test_a_query_too_long_for_the_embedder_is_matched_exactly_and_is_no_failure() -> None:
     cache = make_cache(embedder=FakeEmbedder(max_words=3))
     assert ask(cache, question()).reason is MissReason.EXACT_ONLY  # type: ignore[union-attr]
+    keep(cache, question())
+    assert isinstance(ask(cache, question()), Hit)
+    assert cache.stats().failed_steps == {}
+
+
+def test_a_query_with_words_the_embedder_does_not_know_is_matched_exactly_and_is_no_failure() -> None:
+    cache = make_cache(embedder=FakeEmbedder(fail_with=UnknownWordsError("of another script")))
+    assert ask(cache, question()) == Miss(MissReason.EXACT_ONLY, ExactOnly.UNKNOWN_WORDS)
     keep(cache, question())
     assert isinstance(ask(cache, question()), Hit)
     assert cache.stats().failed_steps == {}
