@@ -127,7 +127,13 @@ class HitMark(NamedTuple):
 
     def as_metadata(self) -> dict[str, Any]:
         """A fresh dict of the five fields."""
-        return self._asdict()
+        return {
+            "tier": self.tier,
+            "match": self.match,
+            "score": self.score,
+            "age": self.age,
+            "entry_id": self.entry_id,
+        }
 
 
 # --------------------------------------------------------------------------------------------- writing

@@ -88,7 +88,7 @@ class ModelReader:
     def __call__(self, llm_string: str) -> bytes | Unkeyable:
         """As `read_llm_string`."""
         known = self._memo.get(llm_string)
-        if known is None or any(_resolve(name) is not cls for name, cls in known.classes):
+        if known is None or (known.classes and any(_resolve(name) is not cls for name, cls in known.classes)):
             known = _read(llm_string)
             if isinstance(known.model, bytes):
                 self._memo.put(llm_string, known)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Protocol
 
 __all__ = ["Clock", "SystemClock"]
@@ -19,14 +18,11 @@ class Clock(Protocol):
         """Seconds from some start; never goes back. For durations and deadlines."""
 
 
-@dataclass(frozen=True, slots=True)
 class SystemClock:
     """The clocks of the operating system."""
 
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        return time.time()
+    __slots__ = ()
 
-    def monotonic(self) -> float:
-        """Seconds of the performance counter."""
-        return time.perf_counter()
+    # The functions themselves: a lookup asks three times, and a Python frame around each costs more than they do.
+    wall = staticmethod(time.time)
+    monotonic = staticmethod(time.perf_counter)

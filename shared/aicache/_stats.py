@@ -126,13 +126,13 @@ class Recorder:
         bucket = _bucket(seconds)
         with self._lock:
             if isinstance(outcome, Hit):
-                self._hits.setdefault((outcome.tier, outcome.match), Counter())[bucket] += 1
+                _observe(self._hits, (outcome.tier, outcome.match), bucket)
                 usage = outcome.entry.answer.usage
                 if usage is not None:
                     self._input_tokens += usage.input_tokens
                     self._output_tokens += usage.output_tokens
             else:
-                self._misses.setdefault(outcome.reason, Counter())[bucket] += 1
+                _observe(self._misses, outcome.reason, bucket)
 
     def updated(self, outcome: UpdateOutcome, seconds: float) -> None:
         """An update ended after so many seconds."""
@@ -143,7 +143,7 @@ class Recorder:
                 if outcome.embedding is not None:
                     self._without_vector[outcome.embedding] += 1
             else:
-                self._not_stored.setdefault(outcome.reason, Counter())[bucket] += 1
+                _observe(self._not_stored, outcome.reason, bucket)
 
     def failed(self, step: str, reason: MissReason) -> None:
         """A step could not be carried out."""
@@ -178,6 +178,13 @@ class Recorder:
             yield "update stored", self._stored
         for skipped, buckets in self._not_stored.items():
             yield f"update {skipped}", buckets
+
+
+def _observe(histograms: dict[K, Counter[int]], label: K, bucket: int) -> None:
+    buckets = histograms.get(label)
+    if buckets is None:
+        buckets = histograms[label] = Counter()
+    buckets[bucket] += 1
 
 
 def _totals(histograms: Mapping[K, Counter[int]]) -> dict[K, int]:

@@ -213,10 +213,12 @@ class SemanticCache:
     # ------------------------------------------------------------------------------------------ identity
 
     def _identify(self, ask: Ask) -> tuple[Query, CacheKey] | Miss:
-        try:
-            tenant = self._current_tenant()
-        except _NoTenantError as error:
-            return Miss(MissReason.UNKEYABLE, str(error))
+        tenant = self._tenant
+        if tenant is not None and not isinstance(tenant, str):
+            try:
+                tenant = _ask_tenant(tenant)
+            except _NoTenantError as error:
+                return Miss(MissReason.UNKEYABLE, str(error))
         question = ask()
         if isinstance(question, Unkeyable):
             return Miss(MissReason.UNKEYABLE, question.why)
@@ -234,17 +236,6 @@ class SemanticCache:
         if self._policy.bypass is not None and self._policy.bypass(located[0]):
             return Miss(MissReason.BYPASSED, "policy")
         return located
-
-    def _current_tenant(self) -> str | None:
-        if not callable(self._tenant):
-            return self._tenant
-        try:
-            tenant = self._tenant()
-        except Exception as error:
-            raise _NoTenantError(f"the tenant callable raised {type(error).__name__}") from error
-        if not isinstance(tenant, str):
-            raise _NoTenantError(f"the tenant callable returned {type(tenant).__name__}, not a text")
-        return tenant
 
     # ------------------------------------------------------------------------------------- asked by people
 
@@ -405,6 +396,16 @@ class SemanticCache:
             self._on_outcome(outcome, seconds)
         except Exception as error:  # noqa: BLE001 - a listener must not cost the answer
             self._warn(f"on_outcome raised {type(error).__name__}; its errors are ignored")
+
+
+def _ask_tenant(tenant: Callable[[], str | None]) -> str:
+    try:
+        answer = tenant()
+    except Exception as error:
+        raise _NoTenantError(f"the tenant callable raised {type(error).__name__}") from error
+    if not isinstance(answer, str):
+        raise _NoTenantError(f"the tenant callable returned {type(answer).__name__}, not a text")
+    return answer
 
 
 def _clear_plan(selection: Selection) -> Plan[int | StepFailed]:
