@@ -1,6 +1,6 @@
-"""What tests of and with aicache need: clocks that stand still, an embedder without a model, the store contract.
+"""What tests of and with aicache need: still clocks, an embedder without a model, faults, the store contract.
 
-    from aicache.testing import FakeClock, FakeEmbedder, FailingStore, StoreContract, make_entry
+    from aicache.testing import FakeClock, FakeEmbedder, FailingStore, FaultProxy, StoreContract, make_entry
 
 Nothing here imports a test framework. `aicache.testing.machine`, the stateful test, needs hypothesis.
 """
@@ -8,11 +8,14 @@ Nothing here imports a test framework. `aicache.testing.machine`, the stateful t
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 from aicache.testing._contract import StoreContract
 from aicache.testing._fakes import FailingStore, FakeClock, FakeEmbedder
+from aicache.testing._proxy import FaultMode, FaultProxy
 
 __all__ = [
     "FailingStore",
     "FakeClock",
     "FakeEmbedder",
+    "FaultMode",
+    "FaultProxy",
     "StoreContract",
     "make_entry",
     "make_key",
