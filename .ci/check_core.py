@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__: list[str] = []
 
-EXPECTED = {"aicache", "orjson", "platformdirs"}
+EXPECTED = {"aicache", "orjson", "platformdirs", "pybreaker"}
 TOOLS = {"pip", "setuptools", "wheel"}
 MAX_BYTES = 1_000_000
 

@@ -17,6 +17,7 @@ from langchain_core.outputs import Generation
 
 from aicache._errors import ConfigurationError
 from aicache._explain import Explanation
+from aicache._health import Health
 from aicache._model import Answer, Hit, Miss, NotStored, Prompt, StoreSize, Unkeyable
 from aicache._open import CacheOptions, open_cache
 from aicache._scopes import ScopeBlock
@@ -128,6 +129,10 @@ class AICache(BaseCache):
     def reset_stats(self) -> None:
         """Count from zero again."""
         self._core.reset_stats()
+
+    def health(self) -> Health:
+        """How the store and the embedder are: up, degraded or open, since when and why. Asks neither."""
+        return self._core.health()
 
     def size(self) -> StoreSize:
         """Entries and bytes in the store.

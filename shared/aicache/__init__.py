@@ -14,6 +14,7 @@ from aicache._errors import (
 )
 from aicache._explain import Explanation
 from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parsed
+from aicache._health import Health, PartHealth, PartState
 from aicache._model import Hit, Match, Miss, MissReason, Outcome, SkipReason
 from aicache._scopes import bypass, refresh, scope, tagged
 from aicache._stats import Percentiles, Stats
@@ -30,6 +31,7 @@ __all__ = [
     "EmbedderError",
     "Explanation",
     "Guard",
+    "Health",
     "Hit",
     "Match",
     "Miss",
@@ -37,6 +39,8 @@ __all__ = [
     "MissingExtraError",
     "Outcome",
     "Parsed",
+    "PartHealth",
+    "PartState",
     "Percentiles",
     "QueryTooLongError",
     "SkipReason",

@@ -24,7 +24,7 @@ from math import isfinite
 from typing import Final
 from zlib import crc32
 
-from aicache._errors import StoreError, UnreadableEntryError
+from aicache._errors import UnreadableEntryError, UnwritableEntryError
 from aicache._model import Answer, CacheKey, Entry, Usage, Vector
 
 __all__ = ["FORMAT", "decode", "encode"]
@@ -50,7 +50,7 @@ def encode(entry: Entry) -> bytes:
     """The bytes of the entry: every field but `key`, `expires` and `vector`.
 
     Raises:
-        StoreError: a field exceeds the format: a text above 4 GiB, a space or tag above 64 KiB, a digest
+        UnwritableEntryError: a field exceeds the format: a text above 4 GiB, a space or tag above 64 KiB, a digest
             above 255 bytes, a negative or 64-bit number of tokens, a time that is no finite number.
     """
     answer = entry.answer
@@ -58,7 +58,9 @@ def encode(entry: Entry) -> bytes:
     query = entry.query.encode(_UTF8, _SURROGATES)
     space = b"" if entry.space is None else entry.space.encode(_UTF8, _SURROGATES)
     if not isfinite(entry.created) or (usage and min(usage.input_tokens, usage.output_tokens) < 0):
-        raise StoreError("The entry has a time or a number of tokens that no entry can have; it was not written.")
+        raise UnwritableEntryError(
+            "The entry has a time or a number of tokens that no entry can have; it was not written."
+        )
     try:
         tags = _pack_tags(entry.tags) if entry.tags else b""
         fixed = _FIXED.pack(
@@ -73,7 +75,7 @@ def encode(entry: Entry) -> bytes:
             len(answer.body),
         )
     except struct.error:
-        raise StoreError("The entry has a field larger than the format holds; it was not written.") from None
+        raise UnwritableEntryError("The entry has a field larger than the format holds; it was not written.") from None
     content = b"".join((fixed, answer.digest, space, tags, query, answer.body))
     return _PREFIX.pack(FORMAT, crc32(content, _seed(entry.key))) + content
 

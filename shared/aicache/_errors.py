@@ -11,8 +11,12 @@ __all__ = [
     "MissingExtraError",
     "QueryTooLongError",
     "StoreError",
+    "StoreTimeoutError",
+    "UnavailableError",
     "UnknownWordsError",
     "UnreadableEntryError",
+    "UnwritableEntryError",
+    "WrongKeyError",
 ]
 
 
@@ -45,6 +49,27 @@ class StoreError(AICacheError):
 
 class UnreadableEntryError(StoreError):
     """Stored bytes are not an entry of a format this version reads."""
+
+
+class WrongKeyError(UnreadableEntryError):
+    """An entry is encrypted with a key that is not among ours, or there is no key."""
+
+
+class UnwritableEntryError(StoreError):
+    """An entry cannot be written whatever the state of the store; trying again is of no use."""
+
+
+class StoreTimeoutError(StoreError):
+    """A store did not answer within the operation's deadline."""
+
+
+class UnavailableError(AICacheError):
+    """A part is left alone for a while, for its last calls failed; nothing was tried."""
+
+    def __init__(self, part: str, why: str) -> None:
+        super().__init__(f"{part} is left alone for a while, for its last calls failed ({why}); it is tried again soon")
+        self.part = part
+        self.why = why
 
 
 class EmbedderError(AICacheError):

@@ -260,6 +260,8 @@ class MissReason(StrEnum):
     """The embedder raised an error or returned no usable vector."""
     EMBEDDER_SLOW = "embedder_slow"
     """The embedder took longer than its deadline."""
+    UNAVAILABLE = "unavailable"
+    """The store, or the embedder, failed several times and is left alone for a while; nothing was tried."""
     INTERNAL = "internal"
     """A fault in the cache itself; logged, never raised."""
 
@@ -301,6 +303,9 @@ class SkipReason(StrEnum):
     TOO_LARGE = "too_large"
     EXPIRED = "expired"
     STORE_FAILED = "store_failed"
+    """The store raised an error; the answer is kept and written when the store is back, within bounds."""
+    UNAVAILABLE = "unavailable"
+    """The store is left alone for a while; the answer is kept as after `STORE_FAILED`."""
     INTERNAL = "internal"
 
 

@@ -14,6 +14,7 @@ from aicache._guards import DEFAULT_GUARDS, Guard
 from aicache._match import StaticMatcher
 from aicache._model import Extractor, Outcome, Query
 from aicache._policy import CachePolicy, is_number
+from aicache._resilience import Resilience, Timeout
 from aicache._stats import Prices
 from aicache.cache import SemanticCache, Tenant
 from aicache.embedders.base import Embedder
@@ -63,6 +64,19 @@ class CacheOptions(TypedDict, total=False):
     """Bound of the store in bytes; default 512 MiB in memory, 1 GiB in a file."""
     embed_timeout: float | None
     """Seconds to wait for a vector before the call goes on with exact matching only; default 2; None: no limit."""
+    lookup_timeout: Timeout
+    """Seconds the store may take for a lookup, embedding not counted; default `"auto"`: 0.1 over a network, else None:
+    no limit."""
+    update_timeout: Timeout
+    """The same for an update; default `"auto"`: 0.25 over a network, else None."""
+    breaker_failures: int
+    """Failures in a row after which the store or the embedder is left alone; default 5."""
+    breaker_reset: float
+    """Seconds after which one call tries it again; default 5."""
+    pending_entries: int
+    """Answers kept that could not be written, until the store is back; default 1,000; 0 for none."""
+    pending_bytes: int
+    """Their bytes; default 16 MiB."""
     prices: tuple[float, float] | None
     """US dollars per million input and output tokens, for `stats().money_saved`; default None."""
     on_outcome: Callable[[Outcome, float], None] | None
@@ -72,6 +86,7 @@ class CacheOptions(TypedDict, total=False):
 
 
 _POLICY_OPTIONS: Final = frozenset(field.name for field in fields(CachePolicy))
+_RESILIENCE_OPTIONS: Final = frozenset(field.name for field in fields(Resilience))
 _CACHE_OPTIONS: Final = ("namespace", "tenant", "on_outcome", "clock")
 _STORE_OPTIONS: Final = ("max_entries", "max_bytes")
 
@@ -94,6 +109,7 @@ def open_cache(store: str | Store | None, embedder: Embedder | None, options: Ca
         l1=_make_l1(options) if opened.blocking else None,
         embedding=_make_embedding(embedder, options),
         policy=policy,
+        resilience=Resilience(**_pick(given, _RESILIENCE_OPTIONS)),
         matcher=matcher,
         prices=_make_prices(options.get("prices")),
         **_pick(given, _CACHE_OPTIONS),

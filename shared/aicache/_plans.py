@@ -210,7 +210,8 @@ def update(request: Request, answer: Answer, rules: Rules) -> Plan[UpdateOutcome
 
     embedded: Embedded | None = None
     problem: MissReason | None = None
-    if request.query.exact_only is None and rules.has_embedder:
+    by_meaning = request.query.exact_only is None and rules.has_embedder
+    if by_meaning:
         try:
             embedded = yield from Embed(request.query.text)
         except StepFailed as failed:
@@ -228,7 +229,7 @@ def update(request: Request, answer: Answer, rules: Rules) -> Plan[UpdateOutcome
     )
     if rules.has_l1:
         yield from Promote(entry)
-    yield from Write(entry)
+    yield from Write(entry, wants_vector=by_meaning and embedded is None)
     if request.upkeep:
         yield from sweep(request.now)
     return Stored(entry, problem)

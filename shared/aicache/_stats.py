@@ -68,6 +68,12 @@ class Stats:
     """Their price in US dollars; None when the cache was given no prices."""
     latency: Mapping[str, Percentiles]
     """Duration of lookups and updates by outcome: `hit l1 exact`, `miss absent`, `update stored`, ..."""
+    pending: int = 0
+    """Answers that could not be written and wait in memory for the store, now."""
+    replayed: int = 0
+    """Of such answers, those written later."""
+    lost: int = 0
+    """Of such answers, those dropped for the bounds, or because the store refused that very entry."""
 
     @property
     def exact_hits(self) -> int:
@@ -97,6 +103,8 @@ class Stats:
             f"{name:32}{times.count:>8}" + "".join(f"{_human(t):>11}" for t in (times.p50, times.p95, times.p99))
             for name, times in sorted(self.latency.items())
         ]
+        if self.pending or self.replayed or self.lost:
+            lines.append(f"unwritten answers: {self.pending} pending, {self.replayed} replayed, {self.lost} lost")
         lines += [f"failed step {step}: {reason} {count} x" for (step, reason), count in self.failed_steps.items()]
         return "\n".join(lines)
 

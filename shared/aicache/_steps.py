@@ -129,9 +129,11 @@ class Nearest(Step[Sequence[Candidate]]):
 
 @dataclass(frozen=True, slots=True)
 class Write(Step[None]):
-    """Write the entry to the store."""
+    """Write the entry to the store; the driver keeps one that could not be written and writes it later."""
 
     entry: Entry
+    wants_vector: bool = False
+    """The entry has none only because it could not be made: it is made when the entry is written later."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,23 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, Self, TypeAlias, TypeVar
 
+from aicache._breaker import Breaker
 from aicache._clock import Clock, SystemClock
 from aicache._driver import Embedding, Ports, run, run_async
-from aicache._errors import AICacheError, ConfigurationError, StoreError, UnreadableEntryError
+from aicache._errors import (
+    AICacheError,
+    ConfigurationError,
+    QueryTooLongError,
+    StoreError,
+    UnknownWordsError,
+    UnreadableEntryError,
+    UnwritableEntryError,
+)
 from aicache._explain import Explanation
+from aicache._health import Health, PartHealth, PartState
 from aicache._key import identify, model_hash, namespace_hash, tenant_hash
 from aicache._match import StaticMatcher
 from aicache._memo import Memo
@@ -36,17 +46,20 @@ from aicache._model import (
     Unkeyable,
     UpdateOutcome,
 )
+from aicache._pending import PendingUpdates
 from aicache._plans import Journal, Matcher, Request, Rules
 from aicache._plans import lookup as lookup_plan
 from aicache._plans import sweep as sweep_plan
 from aicache._plans import update as update_plan
 from aicache._policy import CachePolicy
 from aicache._prompt import split
+from aicache._replay import Replay
+from aicache._resilience import Resilience
 from aicache._scopes import ScopeBlock, bypass, current_scope, refresh, scope, tagged
 from aicache._stats import Prices, Recorder, Stats
 from aicache._steps import AnyStep, Clear, Plan, StepFailed
 from aicache._workers import Workers
-from aicache.stores.base import Store
+from aicache.stores.base import AsyncStore, Store
 from aicache.stores.l1 import L1Cache
 
 __all__ = ["Ask", "Question", "SemanticCache", "Tenant"]
@@ -92,6 +105,7 @@ class SemanticCache:
         l1: L1Cache | None = None,
         embedding: Embedding | None = None,
         policy: CachePolicy | None = None,
+        resilience: Resilience | None = None,
         matcher: Matcher | None = None,
         namespace: str = "",
         tenant: Tenant = None,
@@ -112,15 +126,61 @@ class SemanticCache:
         self._on_outcome = on_outcome
         self._clock = clock or SystemClock()
         self._recorder = Recorder(prices)
-        self._ports = Ports(store, l1, embedding, Workers(), self._report)
+        self._told = _Told()
+        resilience = resilience or Resilience()
+        self._ports = self._wire(store, l1, embedding, resilience)
+        networked = self._ports.native is not None or not self._ports.bounded
+        self._lookup_seconds = resilience.lookup_seconds(networked=networked)
+        self._update_seconds = resilience.update_seconds(networked=networked)
         self._rules = Rules(
             self._policy, self._matcher, store.name, embedding is not None and self._policy.semantic, l1 is not None
         )
         self._memo: Memo[tuple[bytes, str | None], tuple[Query, CacheKey]] = Memo(MEMO_SIZE)
-        self._told = _Told()
         now = self._clock.monotonic()
         self._epoch_chore = _Chore(EPOCH_INTERVAL, now)
         self._sweep_chore = _Chore(SWEEP_INTERVAL, now)
+
+    def _wire(self, store: Store, l1: L1Cache | None, embedding: Embedding | None, resilience: Resilience) -> Ports:
+        native = store if isinstance(store, AsyncStore) else None
+        bounded = getattr(store, "bounded", True)
+        workers = Workers()
+
+        def guard(part: str, *harmless: type[Exception]) -> Breaker:
+            return Breaker(
+                part,
+                clock=self._clock,
+                failures=resilience.breaker_failures,
+                reset=resilience.breaker_reset,
+                harmless=harmless,
+                on_change=self._say_change,
+            )
+
+        store_breaker = guard(store.name, UnreadableEntryError, UnwritableEntryError)
+        embed_breaker = guard("embedder", QueryTooLongError, UnknownWordsError)
+        replay = Replay(
+            PendingUpdates(max_entries=resilience.pending_entries, max_bytes=resilience.pending_bytes),
+            store=store,
+            native=native,
+            embedding=embedding,
+            store_breaker=store_breaker,
+            embed_breaker=embed_breaker,
+            workers=workers,
+            clock=self._clock,
+            slow_after=resilience.update_seconds(networked=native is not None or not bounded),
+        )
+        return Ports(
+            store=store,
+            native=native,
+            bounded=bounded,
+            l1=l1,
+            embedding=embedding,
+            workers=workers,
+            clock=self._clock,
+            store_breaker=store_breaker,
+            embed_breaker=embed_breaker,
+            replay=replay,
+            report=self._report,
+        )
 
     # ------------------------------------------------------------------------------------------ lookup
 
@@ -129,11 +189,11 @@ class SemanticCache:
 
         `decode` may raise `UnreadableEntryError`: a miss, like damaged bytes in the store.
         """
-        return run(self._lookup(ask, decode), self._ports)
+        return run(self._lookup(ask, decode), self._ports, self._lookup_seconds)
 
     async def alookup(self, ask: Ask, decode: Callable[[Hit], T]) -> T | Miss:
         """As `lookup`, without blocking the event loop."""
-        return await run_async(self._lookup(ask, decode), self._ports)
+        return await run_async(self._lookup(ask, decode), self._ports, self._lookup_seconds)
 
     def _lookup(self, ask: Ask, decode: Callable[[Hit], T]) -> Plan[T | Miss]:
         started = self._clock.monotonic()
@@ -168,11 +228,11 @@ class SemanticCache:
 
     def update(self, ask: Ask, encode: Callable[[], Answer | NotStored]) -> UpdateOutcome:
         """Keep a fresh answer; says whether it was written, and if not, why."""
-        return run(self._update(ask, encode), self._ports)
+        return run(self._update(ask, encode), self._ports, self._update_seconds)
 
     async def aupdate(self, ask: Ask, encode: Callable[[], Answer | NotStored]) -> UpdateOutcome:
         """As `update`, without blocking the event loop."""
-        return await run_async(self._update(ask, encode), self._ports)
+        return await run_async(self._update(ask, encode), self._ports, self._update_seconds)
 
     def _update(self, ask: Ask, encode: Callable[[], Answer | NotStored]) -> Plan[UpdateOutcome]:
         started = self._clock.monotonic()
@@ -184,7 +244,8 @@ class SemanticCache:
             else:
                 outcome = yield from update_plan(*found, self._rules)
         except StepFailed as failed:
-            outcome = NotStored(SkipReason.STORE_FAILED, failed.detail)
+            unavailable = failed.reason is MissReason.UNAVAILABLE
+            outcome = NotStored(SkipReason.UNAVAILABLE if unavailable else SkipReason.STORE_FAILED, failed.detail)
         except Exception as error:  # noqa: BLE001 - the promise: nothing leaves an update
             outcome = NotStored(SkipReason.INTERNAL, self._contain(error).detail)
         self._recorder.updated(outcome, self._clock.monotonic() - started)
@@ -249,18 +310,27 @@ class SemanticCache:
         request = Request(query, key, self._clock.wall())
         outcome: Outcome
         try:
-            outcome = run(lookup_plan(request, self._rules, journal), self._ports)
+            outcome = run(lookup_plan(request, self._rules, journal), self._ports, self._lookup_seconds)
         except StepFailed as failed:
             outcome = Miss(failed.reason, failed.detail)
         return Explanation.of_lookup(request, outcome, journal, self._matcher)
 
     def stats(self) -> Stats:
         """Counters and latencies since construction or `reset_stats`."""
-        return self._recorder.snapshot()
+        counts = self._ports.replay.pending.counts
+        return replace(self._recorder.snapshot(), pending=counts.waiting, replayed=counts.replayed, lost=counts.lost)
 
     def reset_stats(self) -> None:
         """Count from zero again."""
         self._recorder.reset()
+        self._ports.replay.pending.reset_counts()
+
+    def health(self) -> Health:
+        """How the store and the embedder are, as the last calls found them; asks neither."""
+        parts = {self._ports.store.name: self._ports.store_breaker.health}
+        if self._ports.embedding is not None:
+            parts["embedder"] = self._ports.embed_breaker.health
+        return Health(MappingProxyType(parts))
 
     def size(self) -> StoreSize:
         """What the store holds.
@@ -335,7 +405,11 @@ class SemanticCache:
     # --------------------------------------------------------------------------------------------- close
 
     def close(self) -> None:
-        """Release files and threads. Lookups after it are misses."""
+        """Release files and threads. Lookups after it are misses.
+
+        Answers that could not be written are tried once more, for a second at the most.
+        """
+        self._ports.replay.close()
         self._ports.workers.close()
         if self._ports.embedding is not None:
             self._ports.embedding.close()
@@ -382,9 +456,17 @@ class SemanticCache:
             return
         name = type(step).__name__.lower()
         self._recorder.failed(name, failed.reason)
+        if failed.reason is MissReason.UNAVAILABLE:
+            return  # The breaker's opening has been said.
         # Texts of our own exceptions hold no prompt; a foreign one may quote it, so only its type is shown.
         what = str(error) if isinstance(error, AICacheError) else type(error).__name__
         self._warn(f"{name} failed: {what}. The application goes on; calls that need it are not cached")
+
+    def _say_change(self, part: str, health: PartHealth) -> None:
+        if health.state is PartState.OPEN:
+            _log.warning("%s is left alone for a while, for its last calls failed (%s)", part, health.why)
+        elif health.state is PartState.UP:
+            _log.info("%s is up", part)
 
     def _warn(self, text: str) -> None:
         if self._told.first_time(text):

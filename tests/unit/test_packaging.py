@@ -24,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = {"aicache": ROOT / "shared" / "aicache", "langchain_aicache": ROOT / "langchain_aicache"}
 
 OPTIONAL = (
+    "redis",
+    "cryptography",
+    "zstandard",
     "numpy",
     "usearch",
     "onnxruntime",
@@ -42,26 +45,31 @@ OPTIONAL = (
 # ---------------------------------------------------------------------------------------- import directions
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("model", ("_model", "_errors", "_clock", "_version")),
-    ("policy", ("_policy",)),
+    ("model", ("_model", "_errors", "_clock", "_health", "_version")),
+    ("policy", ("_policy", "_resilience")),
     (
         "leaves",
         (
+            "_breaker",
             "_codec",
+            "_deadline",
+            "_envelope",
             "_eviction",
             "_freshness",
             "_guards",
             "_key",
             "_match",
             "_memo",
+            "_pending",
             "_prompt",
+            "_retry",
             "_scopes",
             "_stats",
         ),
     ),
     ("steps", ("_steps", "stores.base", "embedders.base")),
     ("plans", ("_plans", "stores", "embedders")),
-    ("driver", ("_driver", "_workers")),
+    ("driver", ("_driver", "_replay", "_workers")),
     ("cache", ("cache", "_explain", "_open", "prepare")),
     ("root", ("", "testing")),
     ("adapters", ("langchain_aicache",)),
@@ -74,7 +82,20 @@ LEAVES = frozenset(dict(LAYERS)["leaves"])
 LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards")})
 """The exceptions to "pure leaves do not import each other": the matcher's work is to ask the guards."""
 
-STORES_MAY_IMPORT = frozenset({"_model", "_errors", "_clock", "_codec", "_eviction", "stores", "stores.base"})
+STORES_MAY_IMPORT = frozenset(
+    {
+        "_model",
+        "_errors",
+        "_clock",
+        "_codec",
+        "_deadline",
+        "_envelope",
+        "_eviction",
+        "_retry",
+        "stores",
+        "stores.base",
+    }
+)
 
 
 def unit_of(module: str) -> str:
@@ -304,12 +325,15 @@ PUBLIC: dict[str, frozenset[str]] = {
             "EmbedderError",
             "Explanation",
             "Guard",
+            "Health",
             "Hit",
             "Match",
             "Miss",
             "MissReason",
             "MissingExtraError",
             "Outcome",
+            "PartHealth",
+            "PartState",
             "Percentiles",
             "QueryTooLongError",
             "SkipReason",

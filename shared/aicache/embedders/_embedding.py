@@ -89,7 +89,7 @@ class Embedding:
             EmbedderTimeoutError: the deadline passed, or earlier calls still hold all threads.
             EmbedderError: the embedder failed, or what it returned is not a usable vector.
         """
-        if (known := self._recall(text)) is not None:
+        if (known := self.recall(text)) is not None:
             return known
         if self._timeout is None:
             return self._compute(text)
@@ -104,7 +104,7 @@ class Embedding:
 
     async def aembed(self, text: str, /) -> Embedded:
         """As `embed`, without blocking the event loop."""
-        if (known := self._recall(text)) is not None:
+        if (known := self.recall(text)) is not None:
             return known
         native: NativeEmbed | None = getattr(self._embedder, "aembed", None)
         if native is None:
@@ -124,7 +124,8 @@ class Embedding:
         if self._memo is not None:
             self._memo.clear()
 
-    def _recall(self, text: str) -> Embedded | None:
+    def recall(self, text: str, /) -> Embedded | None:
+        """The vector if it is remembered; the embedder is not asked."""
         return None if self._memo is None else self._memo.get(text)
 
     async def _within_deadline(self, waiting: Awaitable[Embedded]) -> Embedded:

@@ -16,7 +16,11 @@ class Store(Protocol):
 
     A store knows nothing of freshness: it returns expired entries until they are removed, and the caller
     passes the time in. Errors: `StoreError` (and `UnreadableEntryError` from `fetch` for damaged bytes);
-    any other exception counts as a failed store too.
+    any other exception counts as a failed store too. `UnwritableEntryError` says that trying again is of no use.
+
+    A store may also have `bounded = False`: its calls may take for ever, so that the driver carries out those
+    with a deadline in a thread. Without it the store is taken at its word: memory, a file, or timeouts of its
+    own (`aicache._deadline.time_left` says how long it has).
     """
 
     @property
