@@ -92,7 +92,8 @@ class AICache(BaseCache):
         """Remove entries of this namespace: all, or those that agree with every argument given.
 
         Args:
-            **kwargs: `tag`, `tenant` (texts), `llm_string` (LangChain's description of a model).
+            **kwargs: `tag`, `tenant` (texts), `llm_string` (LangChain's description of a model), and
+                `all_tenants=True` for everybody's; without `tenant` it is the cache's own.
 
         Raises:
             ConfigurationError: there is no such argument, or the model cannot be told from its description.
@@ -212,13 +213,17 @@ class AICache(BaseCache):
         return lambda: to_answer(generations, keep_truncated=self._keep_truncated)
 
     def _clearing(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        known = {"tag", "tenant", "llm_string"}
+        known = {"tag", "tenant", "llm_string", "all_tenants"}
         for name, value in arguments.items():
             if name not in known:
                 raise ConfigurationError(name, f"clear() takes {', '.join(sorted(known))}, or nothing for all")
+            if name == "all_tenants" and isinstance(value, bool):
+                continue
             if not isinstance(value, str):
                 raise ConfigurationError(name, f"give a text; got {type(value).__name__}")
-        wanted: dict[str, Any] = {name: arguments[name] for name in ("tag", "tenant") if name in arguments}
+        wanted: dict[str, Any] = {
+            name: arguments[name] for name in ("tag", "tenant", "all_tenants") if name in arguments
+        }
         if "llm_string" in arguments:
             model = self._read_model(arguments["llm_string"])
             if isinstance(model, Unkeyable):

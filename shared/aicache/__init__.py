@@ -15,7 +15,7 @@ from aicache._errors import (
 from aicache._explain import Explanation
 from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parsed
 from aicache._health import Health, PartHealth, PartState
-from aicache._model import Hit, Match, Miss, MissReason, Outcome, SkipReason
+from aicache._model import Hit, Match, Miss, MissReason, Outcome, Query, SkipReason, Turn
 from aicache._scopes import bypass, refresh, scope, tagged
 from aicache._stats import Percentiles, Stats
 from aicache._version import __version__
@@ -42,11 +42,13 @@ __all__ = [
     "PartHealth",
     "PartState",
     "Percentiles",
+    "Query",
     "QueryTooLongError",
     "SkipReason",
     "Stats",
     "Store",
     "StoreError",
+    "Turn",
     "__version__",
     "bypass",
     "refresh",

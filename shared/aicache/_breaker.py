@@ -208,6 +208,16 @@ class Call:
         self._started = 0.0
         self._over = False
 
+    def confirm(self) -> None:
+        """Pass when the permission still holds: for a call that had to wait for its turn.
+
+        Raises:
+            UnavailableError: the breaker has opened since.
+        """
+        if not self._breaker._is_news(self) and self._breaker._until is not None:
+            self._over = True
+            raise self._breaker._refusal()
+
     def __enter__(self) -> Self:
         if self._slow_after != math.inf:
             self._started = self._breaker._clock.monotonic()

@@ -20,7 +20,7 @@ lone surrogates, which orjson refuses, and because each field then has its type 
 from __future__ import annotations
 
 import struct
-from math import isfinite
+from math import inf, isfinite
 from typing import Final
 from zlib import crc32
 
@@ -33,8 +33,9 @@ FORMAT: Final = 1
 """The version this module writes, and the only one it reads."""
 
 _PREFIX: Final = struct.Struct("<BI")
-# created, input tokens, output tokens, flags, and the lengths of digest, space, tags (bytes), query, body.
-_FIXED: Final = struct.Struct("<dqqBBHIII")
+# created, life (infinite for none), input tokens, output tokens, flags, and the lengths of digest, space, tags (bytes),
+# query, body.
+_FIXED: Final = struct.Struct("<ddqqBBHIII")
 _TAG: Final = struct.Struct("<H")
 _FIXED_END: Final = _PREFIX.size + _FIXED.size
 
@@ -57,7 +58,8 @@ def encode(entry: Entry) -> bytes:
     usage = answer.usage
     query = entry.query.encode(_UTF8, _SURROGATES)
     space = b"" if entry.space is None else entry.space.encode(_UTF8, _SURROGATES)
-    if not isfinite(entry.created) or (usage and min(usage.input_tokens, usage.output_tokens) < 0):
+    life = inf if entry.life is None else entry.life
+    if not isfinite(entry.created) or not life > 0 or (usage and min(usage.input_tokens, usage.output_tokens) < 0):
         raise UnwritableEntryError(
             "The entry has a time or a number of tokens that no entry can have; it was not written."
         )
@@ -65,6 +67,7 @@ def encode(entry: Entry) -> bytes:
         tags = _pack_tags(entry.tags) if entry.tags else b""
         fixed = _FIXED.pack(
             entry.created,
+            life,
             usage.input_tokens if usage else 0,
             usage.output_tokens if usage else 0,
             (usage is not None) * _HAS_USAGE | (entry.space is not None) * _HAS_SPACE,
@@ -98,13 +101,14 @@ def decode(key: CacheKey, data: bytes, *, expires: float | None, vector: Vector 
     if crc32(memoryview(data)[_PREFIX.size :], _seed(key)) != checksum:
         raise UnreadableEntryError("The stored bytes are damaged or of another key; the entry is ignored.")
     # From here on a fault means that something else wrote the bytes; every field is checked all the same.
-    created, tokens_in, tokens_out, flags, *lengths = _FIXED.unpack_from(data, _PREFIX.size)
+    created, life, tokens_in, tokens_out, flags, *lengths = _FIXED.unpack_from(data, _PREFIX.size)
     if (
         len(data) != _FIXED_END + sum(lengths)
         or flags > _HAS_USAGE | _HAS_SPACE
         or tokens_in < 0
         or tokens_out < 0
         or not isfinite(created)
+        or not life > 0
     ):
         raise UnreadableEntryError("The stored fields contradict each other; the entry is ignored.")
     digest_end = _FIXED_END + lengths[0]
@@ -119,7 +123,7 @@ def decode(key: CacheKey, data: bytes, *, expires: float | None, vector: Vector 
         raise UnreadableEntryError("The stored texts are not UTF-8; the entry is ignored.") from None
     usage = Usage(tokens_in, tokens_out) if flags & _HAS_USAGE else None
     answer = Answer(data[body_start:], data[_FIXED_END:digest_end], usage)
-    return Entry(key, query, answer, created, expires, space, vector, tags)
+    return Entry(key, query, answer, created, expires, space, vector, tags, None if life == inf else life)
 
 
 def _seed(key: CacheKey) -> int:

@@ -53,7 +53,7 @@ from aicache._workers import Workers
 from aicache.stores.base import AsyncStore, Store
 from aicache.stores.l1 import L1Cache
 
-__all__ = ["Embedding", "Ports", "run", "run_async"]
+__all__ = ["CONTROL", "Embedding", "Ports", "run", "run_async"]
 
 R = TypeVar("R")
 
@@ -67,6 +67,9 @@ _SHORT: Final = (Fetch, CheckEpoch, Touch, Remove)
 """On a store that does not block these take less than a change of thread. `Nearest` and `Write` work on an index, which
 may take milliseconds (and import numpy the first time)."""
 
+
+CONTROL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
+"""What must pass through. Any other BaseException is a fault: extension modules written in Rust raise theirs so."""
 
 _NO_DEADLINE: Final = Deadline(SystemClock(), None)
 """It never changes, so that all may share it."""
@@ -104,7 +107,7 @@ class Ports:
     store_breaker: Breaker
     embed_breaker: Breaker
     replay: Replay
-    report: Callable[[AnyStep, StepFailed, Exception], None]
+    report: Callable[[AnyStep, StepFailed, BaseException], None]
     """Called for every failed step: counts it, and logs each kind once."""
 
 
@@ -124,7 +127,9 @@ def run(plan: Plan[R], ports: Ports, seconds: float | None = None) -> R:
                 else:
                     deadline = deadline or (Deadline(ports.clock, seconds) if seconds else _NO_DEADLINE)
                     result = _perform(step, ports, deadline)
-            except Exception as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
+            except CONTROL:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
                 step = plan.throw(_failure(step, error, ports))
             else:
                 step = plan.send(result)
@@ -151,7 +156,9 @@ async def run_async(plan: Plan[R], ports: Ports, seconds: float | None = None) -
                 else:
                     deadline = deadline or (Deadline(ports.clock, seconds) if seconds else _NO_DEADLINE)
                     result = await _perform_async(step, ports, deadline)
-            except Exception as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
+            except CONTROL:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
                 step = plan.throw(_failure(step, error, ports))
             else:
                 step = plan.send(result)
@@ -230,6 +237,7 @@ async def _ask_in_worker(step: StoreStep, ports: Ports, call: Call, deadline: De
     """The call reports from its thread; it is this task that knows when nobody waits for it any longer."""
 
     def ask() -> Any:
+        call.confirm()  # It may have waited for a thread behind the very calls that opened the breaker.
         with call:
             return deadline.call(partial(_ask, step, ports))
 
@@ -360,7 +368,7 @@ def _require(embedding: Embedding | None) -> Embedding:
     return embedding
 
 
-def _failure(step: AnyStep, error: Exception, ports: Ports) -> StepFailed:
+def _failure(step: AnyStep, error: BaseException, ports: Ports) -> StepFailed:
     """The failed step as a miss reason. The detail names types only: foreign texts may quote a prompt."""
     failed = StepFailed(*_reason(step, error))
     failed.__cause__ = error
@@ -370,7 +378,7 @@ def _failure(step: AnyStep, error: Exception, ports: Ports) -> StepFailed:
     return failed
 
 
-def _reason(step: AnyStep, error: Exception) -> tuple[MissReason, str]:
+def _reason(step: AnyStep, error: BaseException) -> tuple[MissReason, str]:
     kind = type(error).__name__
     match error:
         case QueryTooLongError():

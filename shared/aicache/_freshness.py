@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aicache._model import CacheKey, Entry
 
-__all__ = ["age_of", "expiry", "is_expired"]
+__all__ = ["age_of", "is_expired", "life_of"]
 
 
 def age_of(entry: Entry, now: float) -> float:
@@ -17,8 +17,8 @@ def is_expired(entry: Entry, now: float) -> bool:
     return entry.expires is not None and entry.expires <= now
 
 
-def expiry(key: CacheKey, now: float, ttl: float | None, jitter: float) -> float | None:
-    """When an entry written (or, with a sliding TTL, read) now expires; None for never.
+def life_of(key: CacheKey, ttl: float | None, jitter: float) -> float | None:
+    """Seconds that an entry with this TTL lives; None for no limit.
 
     The jitter shortens the life by up to `jitter * ttl`. Its share is read off the key's hash instead of a random
     source: uniform over keys, so that entries written together part, and the same on every host.
@@ -26,4 +26,4 @@ def expiry(key: CacheKey, now: float, ttl: float | None, jitter: float) -> float
     if ttl is None:
         return None
     share = int.from_bytes(key.digest[-4:], "big") / 2**32
-    return now + ttl * (1.0 - jitter * share)
+    return ttl * (1.0 - jitter * share)

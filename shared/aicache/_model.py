@@ -1,5 +1,7 @@
 """The values everything else is written in: frozen, slotted, free of I/O.
 
+No `repr` shows a prompt, an answer or a parameter: values end up in logs.
+
 Hashes are raw SHA-256 bytes (cut to 16 bytes where they only name a group). A vector is `bytes`: float32,
 little-endian, length 1, so that it compares, hashes and stores as it is and the core needs no numpy.
 """
@@ -7,7 +9,7 @@ little-endian, length 1, so that it compares, hashes and stores as it is and the
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
@@ -63,9 +65,9 @@ class Turn:
 
     role: str
     """`system`, `human`, `ai`, `tool`, or what the framework calls it."""
-    text: str | None
+    text: str | None = field(repr=False)
     """The text, when the content is text only; None when it is not (images, files, unknown blocks)."""
-    extra: bytes = b""
+    extra: bytes = field(default=b"", repr=False)
     """Canonical bytes of all that matters besides role and text: content blocks, tool calls, names."""
 
 
@@ -77,11 +79,11 @@ class Prompt:
     """`chat` or `text`; part of the key, for a plain text may look like a serialised conversation."""
     turns: tuple[Turn, ...]
     """The conversation, oldest first; a plain text is one turn."""
-    model: bytes
+    model: bytes = field(repr=False)
     """Canonical bytes of the model, its parameters, tools and output schema."""
-    template: bytes | None = None
+    template: bytes | None = field(default=None, repr=False)
     """Where the framework shows a template apart from its variables: canonical bytes of all but `query`."""
-    query: str | None = None
+    query: str | None = field(default=None, repr=False)
     """With `template`: the variable that holds the question."""
 
 
@@ -109,11 +111,11 @@ class Query:
     """A prompt split in two: `text` may be matched by meaning, `frame` must be equal."""
 
     kind: str
-    text: str
+    text: str = field(repr=False)
     """The text matched by meaning (and, for an exact match, equal)."""
-    frame: bytes
+    frame: bytes = field(repr=False)
     """Canonical bytes of all the rest of the conversation, with a hole where `text` stood."""
-    model: bytes
+    model: bytes = field(repr=False)
     exact_only: ExactOnly | None = None
 
 
@@ -166,7 +168,7 @@ class Usage:
 class Answer:
     """What the model said, in the adapter's own encoding."""
 
-    body: bytes
+    body: bytes = field(repr=False)
     """JSON written by the adapter that will read it; opaque to the core."""
     digest: bytes
     """Hash of the normalised text: equal for answers that say the same in the same words."""
@@ -178,13 +180,15 @@ class Entry:
     """An answer with the question it belongs to. Times are wall-clock seconds since the epoch."""
 
     key: CacheKey
-    query: str
+    query: str = field(repr=False)
     answer: Answer
     created: float
     expires: float | None = None
     space: Space | None = None
-    vector: Vector | None = None
+    vector: Vector | None = field(default=None, repr=False)
     tags: tuple[str, ...] = ()
+    life: float | None = None
+    """Seconds from writing to expiry, and from a hit to expiry where the TTL slides; None for no limit."""
 
     @property
     def id(self) -> str:

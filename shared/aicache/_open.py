@@ -35,7 +35,8 @@ class CacheOptions(TypedDict, total=False):
     tenant: Tenant
     """Separates customers: a text, or a callable asked at every call; default None: all share."""
     ttl: float | None
-    """Seconds an answer is served; default None: no limit."""
+    """Seconds an answer is served from when it was written; default None: no limit. A TTL set later does not change the
+    entries that are there: `clear` them."""
     ttl_jitter: float
     """Share in [0, 1) by which lives are shortened at random (by key); default 0."""
     sliding: bool
@@ -50,6 +51,10 @@ class CacheOptions(TypedDict, total=False):
     """Finds the question in a conversation; default: the last turn, or its labelled question."""
     bypass: Callable[[Query], bool] | None
     """True for a query that must not be cached; default None."""
+    candidates: int
+    """Neighbours looked at for a decision; default 10."""
+    semantic: bool
+    """False: exact matching only, whatever embedder there is; default True."""
     max_entry_bytes: int
     """A larger answer is not stored; default 1,000,000."""
     l1_entries: int

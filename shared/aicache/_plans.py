@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from aicache._freshness import age_of, expiry, is_expired
+from aicache._freshness import age_of, is_expired, life_of
 from aicache._match import Accept, Judgement, Reject
 from aicache._model import (
     L1,
@@ -52,6 +52,9 @@ __all__ = ["SWEEP_LIMIT", "Journal", "Matcher", "Request", "Rules", "lookup", "s
 SWEEP_LIMIT = 500
 """Expired entries removed in one go: a few milliseconds of SQLite at the most."""
 
+RENEW_BELOW = 0.9
+"""Share of its life left, below which a hit renews an entry whose TTL slides."""
+
 
 class Matcher(Protocol):
     """Decides whether one of the nearest entries answers the query. Pure."""
@@ -85,8 +88,10 @@ class Request:
     ttl: float | None = None
     """In place of the policy's TTL."""
     tags: tuple[str, ...] = ()
-    upkeep: bool = False
-    """The periodic chore is due: a lookup then asks for foreign changes, an update sweeps."""
+    look: bool = False
+    """It is time to ask whether another process changed entries."""
+    sweep: bool = False
+    """It is time to remove some expired entries; only with an update."""
 
 
 @dataclass(slots=True)
@@ -115,15 +120,15 @@ def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Pl
     key, now = request.key, request.now
     mark: object | None = None
     if rules.has_l1:
-        if request.upkeep and journal is None:
+        if request.look and journal is None:
             yield from _tolerate(CheckEpoch())
         entry = yield from Recall(key)
         if journal is not None:
             journal.note(L1, entry, now)
         if entry is not None:
             if not is_expired(entry, now):
-                if _is_to_renew(entry, rules, journal):
-                    yield from _renew(entry, request, rules)
+                if rules.policy.sliding and journal is None:
+                    yield from _renew(entry, now)
                 return Hit(entry, L1, Match.EXACT, 1.0, age_of(entry, now))
             yield from Forget(key)
         mark = yield from Mark()
@@ -169,18 +174,17 @@ def _keep(hit: Hit, mark: object | None, request: Request, rules: Rules, journal
     """Keep an entry from the store in L1, and renew its life when the TTL slides."""
     if rules.has_l1 and journal is None:
         yield from Promote(hit.entry, mark)
-    if _is_to_renew(hit.entry, rules, journal):
-        yield from _renew(hit.entry, request, rules)
+    if rules.policy.sliding and journal is None:
+        yield from _renew(hit.entry, request.now)
 
 
-def _is_to_renew(entry: Entry, rules: Rules, journal: Journal | None) -> bool:
-    return rules.policy.sliding and entry.expires is not None and journal is None
+def _renew(entry: Entry, now: float) -> Plan[None]:
+    """Let the life that the entry was written with begin anew; not its policy's, for the call may have set another.
 
-
-def _renew(entry: Entry, request: Request, rules: Rules) -> Plan[None]:
-    ttl = request.ttl or rules.policy.ttl
-    renewed = expiry(entry.key, request.now, ttl, rules.policy.ttl_jitter)
-    yield from _tolerate(Touch(entry.key, renewed))
+    Not before a tenth of it is over: else every hit in memory would write to the store.
+    """
+    if entry.expires is not None and entry.life is not None and entry.expires - now < RENEW_BELOW * entry.life:
+        yield from _tolerate(Touch(entry.key, now + entry.life))
 
 
 def _tolerate(step: CheckEpoch | Touch) -> Plan[None]:
@@ -217,20 +221,24 @@ def update(request: Request, answer: Answer, rules: Rules) -> Plan[UpdateOutcome
         except StepFailed as failed:
             problem = failed.reason
 
+    life = life_of(request.key, request.ttl or policy.ttl, policy.ttl_jitter)
     entry = Entry(
         key=request.key,
         query=request.query.text,
         answer=answer,
         created=request.now,
-        expires=expiry(request.key, request.now, request.ttl or policy.ttl, policy.ttl_jitter),
+        expires=None if life is None else request.now + life,
         space=embedded.space if embedded else None,
         vector=embedded.vector if embedded else None,
         tags=request.tags,
+        life=life,
     )
     if rules.has_l1:
+        if request.look:
+            yield from _tolerate(CheckEpoch())
         yield from Promote(entry)
     yield from Write(entry, wants_vector=by_meaning and embedded is None)
-    if request.upkeep:
+    if request.sweep:
         yield from sweep(request.now)
     return Stored(entry, problem)
 

@@ -26,7 +26,8 @@ class CachePolicy:
     """Share of the TTL, in [0, 1), by which lives are shortened, each key by its own fixed part of it,
     so that entries written together do not expire together."""
     sliding: bool = False
-    """True: a hit starts the TTL anew. Off by default: a popular wrong answer would never expire."""
+    """True: a hit starts the TTL anew (once a tenth of it is over). Off by default: a popular wrong answer would never
+    expire."""
     threshold: float = 0.97
     """Least cosine of a semantic hit, in (0, 1]. The default is for free-form answers, measured:
     docs/correctness.md."""

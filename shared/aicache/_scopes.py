@@ -6,7 +6,7 @@ through tasks, and never leaks into another request. It applies to every cache u
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Final
@@ -31,19 +31,27 @@ class Scope:
     """Seconds, in place of the policy's TTL; None keeps the policy's."""
 
 
-_NOTHING_ASKED: Final = Scope()
-_current: ContextVar[Scope] = ContextVar("aicache_scope", default=_NOTHING_ASKED)
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A scope and the one around it: a block that ends goes back along it, whoever else uses the same block object."""
+
+    scope: Scope
+    outer: _Frame | None = None
+
+
+_NOTHING_ASKED: Final = _Frame(Scope())
+_current: ContextVar[_Frame] = ContextVar("aicache_scope", default=_NOTHING_ASKED)
 
 
 def current_scope() -> Scope:
     """The scope in force here."""
-    return _current.get()
+    return _current.get().scope
 
 
 class ScopeBlock:
     """A block of code, sync or async, with its own scope; blocks nest, the inner adds to the outer."""
 
-    __slots__ = ("_bypass", "_refresh", "_tags", "_tokens", "_ttl")
+    __slots__ = ("_bypass", "_refresh", "_tags", "_ttl")
 
     def __init__(self, *, bypass: bool, refresh: bool, tags: tuple[str, ...], ttl: float | None) -> None:
         if ttl is not None and not (is_number(ttl) and ttl > 0):
@@ -54,10 +62,10 @@ class ScopeBlock:
         self._refresh = refresh
         self._tags = tags
         self._ttl = ttl
-        self._tokens: list[Token[Scope]] = []
 
     def __enter__(self) -> None:
-        outer = _current.get()
+        frame = _current.get()
+        outer = frame.scope
         inner = replace(
             outer,
             bypass=outer.bypass or self._bypass,
@@ -65,12 +73,12 @@ class ScopeBlock:
             tags=tuple(dict.fromkeys((*outer.tags, *self._tags))),
             ttl=outer.ttl if self._ttl is None else self._ttl,
         )
-        self._tokens.append(_current.set(inner))
+        _current.set(_Frame(inner, frame))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _current.reset(self._tokens.pop())
+        _current.set(_current.get().outer or _NOTHING_ASKED)
 
     async def __aenter__(self) -> None:
         self.__enter__()

@@ -7,15 +7,18 @@ Nothing that goes wrong inside, the adapter's own functions included, leaves `lo
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Final, Self, TypeAlias, TypeVar
 
 from aicache._breaker import Breaker
 from aicache._clock import Clock, SystemClock
-from aicache._driver import Embedding, Ports, run, run_async
+from aicache._driver import CONTROL, Embedding, Ports, run, run_async
 from aicache._errors import (
     AICacheError,
     ConfigurationError,
@@ -58,6 +61,7 @@ from aicache._resilience import Resilience
 from aicache._scopes import ScopeBlock, bypass, current_scope, refresh, scope, tagged
 from aicache._stats import Prices, Recorder, Stats
 from aicache._steps import AnyStep, Clear, Plan, StepFailed
+from aicache._upkeep import Chore, OnceOnly
 from aicache._workers import Workers
 from aicache.stores.base import AsyncStore, Store
 from aicache.stores.l1 import L1Cache
@@ -76,6 +80,8 @@ SWEEP_INTERVAL: Final = 60.0
 """Seconds between two sweeps of expired entries, at the least; an update carries them out."""
 MEMO_SIZE: Final = 2048
 """Parsed prompts remembered: a lookup and its update, and exact repetitions, parse once."""
+MEMO_BYTES: Final = 4096
+"""A longer one is parsed each time, so that the memory of all stays below 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +123,8 @@ class SemanticCache:
             raise ConfigurationError("namespace", f"give a text; got {type(namespace).__name__}")
         if not (tenant is None or isinstance(tenant, str) or callable(tenant)):
             raise ConfigurationError("tenant", f"give a text or a callable; got {type(tenant).__name__}")
+        if inspect.iscoroutinefunction(tenant):
+            raise ConfigurationError("tenant", "give a callable that answers at once, not a coroutine function")
         if on_outcome is not None and not callable(on_outcome):
             raise ConfigurationError("on_outcome", f"give a callable; got {type(on_outcome).__name__}")
         self._policy = policy or CachePolicy()
@@ -126,7 +134,7 @@ class SemanticCache:
         self._on_outcome = on_outcome
         self._clock = clock or SystemClock()
         self._recorder = Recorder(prices)
-        self._told = _Told()
+        self._told = OnceOnly()
         resilience = resilience or Resilience()
         self._ports = self._wire(store, l1, embedding, resilience)
         networked = self._ports.native is not None or not self._ports.bounded
@@ -137,8 +145,9 @@ class SemanticCache:
         )
         self._memo: Memo[tuple[bytes, str | None], tuple[Query, CacheKey]] = Memo(MEMO_SIZE)
         now = self._clock.monotonic()
-        self._epoch_chore = _Chore(EPOCH_INTERVAL, now)
-        self._sweep_chore = _Chore(SWEEP_INTERVAL, now)
+        # Due at once: what is kept before the first look might already be gone below.
+        self._epoch_chore = Chore(EPOCH_INTERVAL, -math.inf)
+        self._sweep_chore = Chore(SWEEP_INTERVAL, now)
 
     def _wire(self, store: Store, l1: L1Cache | None, embedding: Embedding | None, resilience: Resilience) -> Ports:
         native = store if isinstance(store, AsyncStore) else None
@@ -203,7 +212,9 @@ class SemanticCache:
             request = self._read_request(ask, started)
             outcome = request if isinstance(request, Miss) else (yield from lookup_plan(request, self._rules))
             answer = decode(outcome) if isinstance(outcome, Hit) else outcome
-        except Exception as error:  # noqa: BLE001 - the promise: nothing leaves a lookup
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the promise: nothing leaves a lookup
             outcome = answer = self._contain(error)
         seconds = self._clock.monotonic() - started
         self._recorder.looked_up(outcome, seconds)
@@ -222,7 +233,7 @@ class SemanticCache:
             return found
         query, key = found
         due = self._epoch_chore.due(monotonic)
-        return Request(query, key, self._clock.wall(), ttl=wishes.ttl, upkeep=due)
+        return Request(query, key, self._clock.wall(), ttl=wishes.ttl, look=due)
 
     # ------------------------------------------------------------------------------------------ update
 
@@ -246,7 +257,9 @@ class SemanticCache:
         except StepFailed as failed:
             unavailable = failed.reason is MissReason.UNAVAILABLE
             outcome = NotStored(SkipReason.UNAVAILABLE if unavailable else SkipReason.STORE_FAILED, failed.detail)
-        except Exception as error:  # noqa: BLE001 - the promise: nothing leaves an update
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the promise: nothing leaves an update
             outcome = NotStored(SkipReason.INTERNAL, self._contain(error).detail)
         self._recorder.updated(outcome, self._clock.monotonic() - started)
         return outcome
@@ -267,8 +280,15 @@ class SemanticCache:
                 self._warn(f"an answer was not cached, for it cannot be kept without loss ({answer.detail})")
             return answer
         query, key = found
-        due = self._sweep_chore.due(monotonic)
-        request = Request(query, key, self._clock.wall(), ttl=wishes.ttl, tags=wishes.tags, upkeep=due)
+        request = Request(
+            query,
+            key,
+            self._clock.wall(),
+            ttl=wishes.ttl,
+            tags=wishes.tags,
+            look=self._epoch_chore.due(monotonic),
+            sweep=self._sweep_chore.due(monotonic),
+        )
         return request, answer
 
     # ------------------------------------------------------------------------------------------ identity
@@ -293,7 +313,8 @@ class SemanticCache:
             if self._policy.bypass is None:
                 # Only that rule reads the frame again, and a frame may be a long conversation.
                 located = replace(query, frame=b""), located[1]
-            self._memo.put((question.raw, tenant), located)
+            if len(located[0].frame) + len(query.text) <= MEMO_BYTES:
+                self._memo.put((question.raw, tenant), located)
         if self._policy.bypass is not None and self._policy.bypass(located[0]):
             return Miss(MissReason.BYPASSED, "policy")
         return located
@@ -302,7 +323,10 @@ class SemanticCache:
 
     def explain(self, ask: Ask) -> Explanation:
         """What a lookup of this prompt would do now, and why. Leaves no trace in tiers or statistics."""
-        found = self._identify(ask)
+        try:
+            found = self._identify(ask)
+        except Exception as error:  # noqa: BLE001 - explains what a lookup would do: contain it
+            found = self._contain(error)
         if isinstance(found, Miss):
             return Explanation.of_miss(found)
         query, key = found
@@ -342,40 +366,59 @@ class SemanticCache:
 
     # --------------------------------------------------------------------------------------- invalidation
 
-    def clear(self, *, tenant: str | None = None, model: bytes | None = None, tag: str | None = None) -> int:
+    def clear(
+        self,
+        *,
+        tenant: str | None = None,
+        all_tenants: bool = False,
+        model: bytes | None = None,
+        tag: str | None = None,
+    ) -> int:
         """Remove this namespace's entries that agree with every argument given; how many the store held.
 
-        With a fixed tenant the cache removes that tenant's entries only. `model` is the canonical form of the model's
-        description, as adapters make it.
+        Args:
+            tenant: whose entries; by default the cache's own tenant, a callable one being asked now.
+            all_tenants: True: everybody's.
+            model: the canonical form of a model's description, as adapters make it.
+            tag: only entries with this tag.
 
         Raises:
+            ConfigurationError: the tenant callable does not know whose entries are meant.
             StoreError: the store could not be reached; entries in L1 are gone, those in the store may not be.
         """
-        return self._expecting_success(run(_clear_plan(self._selection(tenant, model, tag)), self._ports))
+        plan = _clear_plan(self._selection(tenant, model, tag, all_tenants=all_tenants))
+        return _cleared(run(plan, self._ports))
 
-    async def aclear(self, *, tenant: str | None = None, model: bytes | None = None, tag: str | None = None) -> int:
+    async def aclear(
+        self,
+        *,
+        tenant: str | None = None,
+        all_tenants: bool = False,
+        model: bytes | None = None,
+        tag: str | None = None,
+    ) -> int:
         """As `clear`, without blocking the event loop."""
-        plan = _clear_plan(self._selection(tenant, model, tag))
-        return self._expecting_success(await run_async(plan, self._ports))
+        plan = _clear_plan(self._selection(tenant, model, tag, all_tenants=all_tenants))
+        return _cleared(await run_async(plan, self._ports))
 
     def sweep(self) -> int:
         """Remove some of the store's expired entries now; how many. Updates do so once a minute by themselves."""
         return run(sweep_plan(self._clock.wall()), self._ports)
 
-    def _selection(self, tenant: str | None, model: bytes | None, tag: str | None) -> Selection:
-        whose = tenant if tenant is not None else self._tenant if isinstance(self._tenant, str) else None
+    def _selection(self, tenant: str | None, model: bytes | None, tag: str | None, *, all_tenants: bool) -> Selection:
+        if tenant is None and callable(self._tenant) and not all_tenants:
+            try:
+                tenant = _ask_tenant(self._tenant)
+            except _NoTenantError as error:
+                raise ConfigurationError("tenant", f"{error}: name the tenant, or say all_tenants=True") from error
+        elif tenant is None and isinstance(self._tenant, str) and not all_tenants:
+            tenant = self._tenant
         return Selection(
             namespace=namespace_hash(self._namespace),
-            tenant=None if whose is None else tenant_hash(whose),
+            tenant=None if tenant is None else tenant_hash(tenant),
             model=None if model is None else model_hash(model),
             tag=tag,
         )
-
-    @staticmethod
-    def _expecting_success(removed: int | StepFailed) -> int:
-        if isinstance(removed, StepFailed):
-            raise StoreError(f"the cache could not be cleared ({removed.detail}): mend the store and clear again")
-        return removed
 
     # -------------------------------------------------------------------------------------------- scopes
 
@@ -437,7 +480,7 @@ class SemanticCache:
 
     # -------------------------------------------------------------------------------------------- faults
 
-    def _contain(self, error: Exception) -> Miss:
+    def _contain(self, error: BaseException) -> Miss:
         """The reason an exception stands for. Only a fault of ours is logged here: the driver logs the ports'."""
         match error:
             case StepFailed():
@@ -451,7 +494,7 @@ class SemanticCache:
                 )
                 return Miss(MissReason.INTERNAL, kind)
 
-    def _report(self, step: AnyStep, failed: StepFailed, error: Exception) -> None:
+    def _report(self, step: AnyStep, failed: StepFailed, error: BaseException) -> None:
         if failed.reason is MissReason.EXACT_ONLY:
             return
         name = type(step).__name__.lower()
@@ -463,14 +506,16 @@ class SemanticCache:
         self._warn(f"{name} failed: {what}. The application goes on; calls that need it are not cached")
 
     def _say_change(self, part: str, health: PartHealth) -> None:
-        if health.state is PartState.OPEN:
-            _log.warning("%s is left alone for a while, for its last calls failed (%s)", part, health.why)
-        elif health.state is PartState.UP:
-            _log.info("%s is up", part)
+        with suppress(Exception):  # a log handler that raises must not cost the answer
+            if health.state is PartState.OPEN:
+                _log.warning("%s is left alone for a while, for its last calls failed (%s)", part, health.why)
+            elif health.state is PartState.UP:
+                _log.info("%s is up", part)
 
     def _warn(self, text: str) -> None:
         if self._told.first_time(text):
-            _log.warning("%s (said once)", text)
+            with suppress(Exception):  # a log handler that raises must not cost the answer
+                _log.warning("%s (said once)", text)
 
     def _notify(self, outcome: Outcome, seconds: float) -> None:
         assert self._on_outcome is not None
@@ -497,7 +542,13 @@ def _clear_plan(selection: Selection) -> Plan[int | StepFailed]:
         return failed
 
 
-def _place(error: Exception) -> str:
+def _cleared(removed: int | StepFailed) -> int:
+    if isinstance(removed, StepFailed):
+        raise StoreError(f"the cache could not be cleared ({removed.detail}): mend the store and clear again")
+    return removed
+
+
+def _place(error: BaseException) -> str:
     """Module and line where the exception arose: enough to report the fault, nothing of the prompt."""
     trace = error.__traceback__
     if trace is None:
@@ -509,30 +560,3 @@ def _place(error: Exception) -> str:
 
 class _NoTenantError(Exception):
     """The tenant is not known, so nothing may be shared."""
-
-
-@dataclass(slots=True)
-class _Chore:
-    """Something to do every `interval` seconds, by whoever comes along. A race does it twice: harmless."""
-
-    interval: float
-    last: float
-
-    def due(self, now: float) -> bool:
-        if now - self.last < self.interval:
-            return False
-        self.last = now
-        return True
-
-
-@dataclass(slots=True)
-class _Told:
-    """What the log has already been told; bounded, in case texts vary."""
-
-    texts: set[str] = field(default_factory=set)
-
-    def first_time(self, text: str) -> bool:
-        if text in self.texts or len(self.texts) >= 100:
-            return False
-        self.texts.add(text)
-        return True

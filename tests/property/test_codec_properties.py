@@ -39,6 +39,7 @@ entries = st.builds(
     space=st.none() | texts,
     vector=st.none() | st.binary(max_size=64),
     tags=st.lists(texts, max_size=4).map(tuple),
+    life=st.none() | st.floats(0, 1e12, exclude_min=True, allow_infinity=False),
 )
 
 
@@ -118,7 +119,7 @@ def test_content_under_a_right_checksum_is_read_as_an_entry_or_refused(key: Cach
 def test_any_lengths_under_a_right_checksum_are_read_as_an_entry_or_refused(
     key: CacheKey, lengths: tuple[int, ...], flags: int, rest: bytes
 ) -> None:
-    content = struct.pack("<dqqBBHIII", 1.0, 2, 3, flags, *lengths) + rest.ljust(sum(lengths), b"\0")
+    content = struct.pack("<ddqqBBHIII", 1.0, 60.0, 2, 3, flags, *lengths) + rest.ljust(sum(lengths), b"\0")
     seed = crc32(key.partition.id, crc32(key.digest, FORMAT))
     stored = struct.pack("<BI", FORMAT, crc32(content, seed)) + content
     try:

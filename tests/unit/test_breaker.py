@@ -143,6 +143,20 @@ def test_an_attempt_that_never_reports_does_not_keep_it_open_for_ever() -> None:
     assert state(breaker) is PartState.UP
 
 
+def test_a_late_attempt_does_not_decide_while_another_is_under_way() -> None:
+    clock = FakeClock()
+    breaker = make_breaker(clock)
+    open_it(breaker)
+    clock.advance(RESET)
+    late = breaker.enter()
+    clock.advance(ATTEMPT_LEASE)
+    current = breaker.enter()
+    late.succeeded()
+    assert refuses(breaker)
+    current.failed(StoreError("down"))
+    assert refuses(breaker)
+
+
 def test_calls_from_before_it_opened_change_nothing_afterwards() -> None:
     clock = FakeClock()
     breaker = make_breaker(clock)

@@ -169,6 +169,28 @@ def test_a_sliding_ttl_starts_anew_with_every_hit_in_every_tier() -> None:
     assert ask(cache, question()) == Miss(MissReason.EXPIRED)
 
 
+def test_a_sliding_ttl_never_prolongs_what_was_written_for_less() -> None:
+    clock = FakeClock()
+    cache = make_cache(clock=clock, policy=CachePolicy(ttl=86_400, sliding=True))
+    with scope(ttl=60):
+        keep(cache, question())
+    clock.advance(50)
+    assert isinstance(ask(cache, question()), Hit)
+    clock.advance(60)
+    assert ask(cache, question()) == Miss(MissReason.EXPIRED)
+
+
+def test_without_a_ttl_of_its_own_a_sliding_policy_makes_nothing_immortal() -> None:
+    clock = FakeClock()
+    cache = make_cache(clock=clock, policy=CachePolicy(sliding=True))
+    with scope(ttl=60):
+        keep(cache, question())
+    clock.advance(50)
+    ask(cache, question())
+    clock.advance(60)
+    assert ask(cache, question()) == Miss(MissReason.EXPIRED)
+
+
 # ------------------------------------------------------------------------------------------ scopes, rules
 
 
@@ -266,13 +288,31 @@ def test_clear_stays_in_its_namespace_and_tenant() -> None:
     store = MemoryStore()
     a, b = make_cache(store, tenant="a"), make_cache(store, tenant="b")
     elsewhere = make_cache(store, namespace="n")
-    everyone = make_cache(store, tenant=lambda: "a")
     for cache in (a, b, elsewhere):
         keep(cache, question())
     assert a.clear() == 1
     assert isinstance(ask(b, question()), Hit)
-    assert everyone.clear() == 1
+    assert a.clear(all_tenants=True) == 1
     assert isinstance(ask(elsewhere, question()), Hit)
+
+
+def test_clear_with_a_tenant_callable_means_the_tenant_of_this_moment() -> None:
+    tenant = "a"
+    cache = make_cache(tenant=lambda: tenant)
+    keep(cache, question())
+    tenant = "b"
+    keep(cache, question())
+    assert cache.clear() == 1
+    assert isinstance(ask(cache, question()), Miss)
+    tenant = "a"
+    assert isinstance(ask(cache, question()), Hit)
+
+
+def test_clear_with_an_unknown_tenant_wants_to_be_told_whose_entries() -> None:
+    cache = make_cache(tenant=raising)
+    with pytest.raises(ConfigurationError, match=r"^tenant: .*all_tenants=True"):
+        cache.clear()
+    assert cache.clear(all_tenants=True) == 0
 
 
 def test_clear_by_model_and_tenant_removes_only_those() -> None:
@@ -320,8 +360,28 @@ def test_a_hit_below_is_promoted() -> None:
 def test_what_another_process_removed_is_not_served_from_l1_longer_than_the_epoch_interval() -> None:
     clock, store = FakeClock(), Shared()
     cache = make_cache(store, l1=True, clock=clock)
+    keep(cache, question())
+    assert isinstance(ask(cache, question()), Hit)
+    make_cache(store).clear()
+    store.foreign_changes += 1
     clock.advance(EPOCH_INTERVAL)
-    ask(cache, question())
+    assert isinstance(ask(cache, question()), Miss)
+
+
+def test_a_foreign_change_before_the_first_look_at_the_epoch_is_noticed_too() -> None:
+    clock, store = FakeClock(), Shared()
+    keep(make_cache(store), question())
+    cache = make_cache(store, l1=True, clock=clock)
+    assert isinstance(ask(cache, question()), Hit)
+    make_cache(store).clear()
+    store.foreign_changes += 1
+    clock.advance(EPOCH_INTERVAL)
+    assert isinstance(ask(cache, question()), Miss)
+
+
+def test_a_foreign_change_after_a_first_update_is_noticed_too() -> None:
+    clock, store = FakeClock(), Shared()
+    cache = make_cache(store, l1=True, clock=clock)
     keep(cache, question())
     make_cache(store).clear()
     store.foreign_changes += 1
@@ -448,6 +508,53 @@ def test_faults_of_the_adapter_are_contained() -> None:
     assert cache.lookup(question, broken) == Miss(MissReason.INTERNAL, "BoomError")
 
 
+class PanicError(BaseException):
+    """What extension modules written in Rust raise."""
+
+
+@pytest.mark.parametrize("method", ["fetch", "nearest", "write", "epoch"])
+def test_a_panic_of_an_extension_module_is_contained_like_any_fault(method: str) -> None:
+    store = FailingStore(MemoryStore(), method, error=PanicError())
+    cache = make_cache(store, l1=True, embedder=FakeEmbedder())
+    assert isinstance(ask(cache, question()), Miss)
+    keep(cache, question())
+    assert isinstance(ask(cache, question(REWORDED)), (Hit, Miss))
+
+
+def test_a_log_handler_that_raises_costs_nothing() -> None:
+    class Down(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise RuntimeError("log shipping down")
+
+    handler = Down()
+    logging.getLogger("aicache").addHandler(handler)
+    try:
+        cache = make_cache(FailingStore(MemoryStore(), "fetch", "write"))
+        assert ask(cache, question()).reason is MissReason.STORE_FAILED  # type: ignore[union-attr]
+        keep(cache, question())
+    finally:
+        logging.getLogger("aicache").removeHandler(handler)
+
+
+def test_values_that_end_up_in_logs_show_no_prompt_and_no_answer() -> None:
+    cache = make_cache(embedder=FakeEmbedder())
+    stored = keep(cache, question(), answer("the secret answer"))
+    hit = ask(cache, question())
+    for value in (stored, hit, question().read()):
+        assert ASKED not in repr(value)
+        assert "secret" not in repr(value)
+
+
+def test_the_memory_of_parsed_prompts_keeps_no_long_ones() -> None:
+    frames: list[int] = []
+    cache = make_cache(policy=CachePolicy(bypass=lambda query: frames.append(len(query.frame)) is not None))
+    ask(cache, question(system="s" * 100_000))
+    assert frames == [max(frames)]
+    assert len(cache._memo) == 0
+    ask(cache, question())
+    assert len(cache._memo) == 1
+
+
 def test_an_answer_the_adapter_cannot_read_is_a_miss() -> None:
     cache = make_cache()
     keep(cache, question())
@@ -477,7 +584,9 @@ def test_every_kind_of_fault_is_logged_once_and_without_the_prompt(caplog: pytes
     assert ASKED not in caplog.text
 
 
-@pytest.mark.parametrize(("option", "value"), [("namespace", 3), ("tenant", 3), ("on_outcome", "print")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("namespace", 3), ("tenant", 3), ("tenant", asyncio.sleep), ("on_outcome", "print")]
+)
 def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{option}: "):
         make_cache(**{option: value})

@@ -24,6 +24,7 @@ ENTRY = Entry(
     space="minilm/384",
     vector=b"\x00\x00\x80\x3f",
     tags=("geo", "eu"),
+    life=3_600.0,
 )
 PREFIX = 5
 """Bytes of version and checksum, which come before all that the checksum covers."""
@@ -36,7 +37,7 @@ def resealed(content: bytes, key: CacheKey = KEY) -> bytes:
 
 
 def changed_field(index: int, value: float) -> bytes:
-    layout = struct.Struct("<dqqBBHIII")
+    layout = struct.Struct("<ddqqBBHIII")
     content = encode(ENTRY)[PREFIX:]
     fields = list(layout.unpack_from(content))
     fields[index] = value
@@ -139,7 +140,22 @@ def test_a_column_of_another_type_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("index", "value"),
-    [(0, nan), (0, inf), (1, -1), (2, -1), (3, 4), (3, 255), (4, 15), (5, 11), (6, 8), (7, 0), (8, 2**32 - 1)],
+    [
+        (0, nan),
+        (0, inf),
+        (1, nan),
+        (1, 0.0),
+        (1, -1.0),
+        (2, -1),
+        (3, -1),
+        (4, 4),
+        (4, 255),
+        (5, 15),
+        (6, 11),
+        (7, 8),
+        (8, 0),
+        (9, 2**32 - 1),
+    ],
 )
 def test_fields_that_contradict_each_other_are_refused_although_the_checksum_is_right(index: int, value: float) -> None:
     with pytest.raises(UnreadableEntryError):
@@ -163,7 +179,7 @@ def test_a_tag_that_runs_past_its_place_is_refused_although_the_checksum_is_righ
 
 
 def test_no_error_text_contains_what_was_stored() -> None:
-    for damaged in (encode(ENTRY)[:-1], b"", changed_field(3, 255)):
+    for damaged in (encode(ENTRY)[:-1], b"", changed_field(4, 255)):
         with pytest.raises(UnreadableEntryError) as caught:
             decode(KEY, damaged, expires=None)
         assert "France" not in str(caught.value)
@@ -178,7 +194,7 @@ def test_the_format_is_the_one_that_earlier_runs_wrote() -> None:
 
 
 GOLDEN = (
-    "012079234e00001040fc54d9410c00000000000000030000000000000003100a00090000001e00000009000000646464"
-    "646464646464646464646464646d696e696c6d2f333834030067656f0200657557686174206973207468652063617069"
-    "74616c206f66204672616e63653f5b225061726973225d"
+    "016d694cfc00001040fc54d941000000000020ac400c00000000000000030000000000000003100a00090000001e0000"
+    "0009000000646464646464646464646464646464646d696e696c6d2f333834030067656f020065755768617420697320"
+    "746865206361706974616c206f66204672616e63653f5b225061726973225d"
 )

@@ -241,11 +241,11 @@ def test_a_discarded_entry_is_gone_and_others_stay() -> None:
     assert l1.get(stays.key) == stays
 
 
-def test_the_first_epoch_is_only_remembered() -> None:
+def test_what_was_kept_before_the_first_epoch_is_forgotten() -> None:
     l1 = L1Cache()
     l1.put(make_entry())
     l1.observe(7)
-    assert l1.size().entries == 1
+    assert l1.size().entries == 0
 
 
 def test_an_equal_epoch_changes_nothing_and_another_one_empties_l1() -> None:

@@ -232,6 +232,18 @@ def test_a_removal_that_fails_is_tried_again_before_anything_is_written() -> Non
     assert drained(kept) == [A.key, B]
 
 
+def test_an_answer_written_directly_after_a_removal_survives_it() -> None:
+    kept, store = pending(A), Store()
+
+    def refuse(key: CacheKey) -> None:
+        raise StoreError("down")
+
+    with pytest.raises(StoreError):
+        kept.drain(while_writing(kept, store, lambda: kept.forget([A.key])), refuse, NOW)
+    kept.supersede(A.key)
+    assert drained(kept) == []
+
+
 def test_clear_drops_what_agrees_with_every_part_of_the_selection() -> None:
     partition = make_partition(tenant="one")
     mine = entry("a", partition=partition, tags=("prices",))

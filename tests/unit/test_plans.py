@@ -1,6 +1,7 @@
 """The order of operations, step by step: plans are played by hand, without any store."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,7 @@ NOW = 1_000.0
 KEY = make_key("q")
 FRESH = make_entry(key=KEY, created=NOW - 5)
 EXPIRED = make_entry(key=KEY, created=NOW - 50, expires=NOW)
+MORTAL = replace(make_entry(key=KEY, created=NOW - 5, expires=NOW + 5), life=10.0)
 OTHER = make_entry("reworded", created=NOW - 7, vector=make_vector(1, 0))
 VECTOR = Embedded("fake/2", make_vector(1, 0))
 
@@ -104,7 +106,7 @@ def test_a_fresh_exact_hit_in_l1_needs_no_store() -> None:
 
 
 def test_without_an_l1_no_step_is_spent_on_it() -> None:
-    assert play(lookup(request(upkeep=True), rules(l1=False)), {Fetch: FRESH})[0] == [Fetch]
+    assert play(lookup(request(look=True), rules(l1=False)), {Fetch: FRESH})[0] == [Fetch]
     assert play(update(request(), FRESH.answer, rules(l1=False)), {Embed: VECTOR})[0] == [Embed, Write]
 
 
@@ -166,27 +168,37 @@ def test_a_step_that_fails_ends_the_lookup_with_its_reason(step: type) -> None:
 
 def test_l1_keeps_answering_while_the_epoch_cannot_be_read() -> None:
     replies = {CheckEpoch: failed(MissReason.STORE_FAILED), Recall: FRESH}
-    steps, outcome = play(lookup(request(upkeep=True), rules()), replies)
+    steps, outcome = play(lookup(request(look=True), rules()), replies)
     assert steps == [CheckEpoch, Recall]
     assert isinstance(outcome, Hit)
 
 
 def test_a_hit_does_not_extend_a_life_unless_the_ttl_slides() -> None:
-    mortal = make_entry(key=KEY, created=NOW - 5, expires=NOW + 5)
-    assert Touch not in play(lookup(request(), rules(ttl=60)), {Recall: mortal})[0]
-    assert Touch in play(lookup(request(), rules(ttl=60, sliding=True)), {Recall: mortal})[0]
+    assert Touch not in play(lookup(request(), rules(ttl=60)), {Recall: MORTAL})[0]
+    assert Touch in play(lookup(request(), rules(ttl=60, sliding=True)), {Recall: MORTAL})[0]
+
+
+def test_a_hit_renews_the_life_that_the_entry_was_written_with() -> None:
+    plan = lookup(request(), rules(ttl=86_400, sliding=True))
+    next(plan)
+    assert plan.send(MORTAL) == Touch(KEY, NOW + 10)
+
+
+def test_an_entry_without_a_life_or_just_renewed_is_not_renewed() -> None:
+    immortal = make_entry(key=KEY, created=NOW - 5)
+    renewed = replace(MORTAL, expires=NOW + 9.5)
+    for entry in (immortal, renewed):
+        assert Touch not in play(lookup(request(), rules(ttl=60, sliding=True)), {Recall: entry})[0]
 
 
 def test_a_sliding_ttl_that_cannot_be_renewed_still_serves() -> None:
-    mortal = make_entry(key=KEY, created=NOW - 5, expires=NOW + 5)
-    replies = {Recall: mortal, Touch: failed(MissReason.STORE_FAILED)}
+    replies = {Recall: MORTAL, Touch: failed(MissReason.STORE_FAILED)}
     assert isinstance(play(lookup(request(), rules(ttl=60, sliding=True)), replies)[1], Hit)
 
 
 def test_a_journalled_lookup_writes_to_no_tier() -> None:
-    mortal = make_entry(key=KEY, created=NOW - 5, expires=NOW + 5)
     journal = Journal()
-    steps, _ = play(lookup(request(upkeep=True), rules(ttl=60, sliding=True), journal), {Fetch: mortal})
+    steps, _ = play(lookup(request(look=True), rules(ttl=60, sliding=True), journal), {Fetch: MORTAL})
     assert steps == [Recall, Mark, Fetch]
     assert journal.exact == {L1: "absent", "disk": "fresh"}
 
@@ -211,7 +223,12 @@ def written(plan: Plan[Any], replies: Mapping[type, Any]) -> tuple[list[type], E
 def test_an_update_embeds_keeps_in_l1_and_writes_in_this_order() -> None:
     steps, entry = written(update(request(tags=("a",)), FRESH.answer, rules(ttl=60)), {Embed: VECTOR})
     assert steps == [Embed, Promote, Write]
-    assert entry == Entry(KEY, "q", FRESH.answer, NOW, NOW + 60, VECTOR.space, VECTOR.vector, tags=("a",))
+    assert entry == Entry(KEY, "q", FRESH.answer, NOW, NOW + 60, VECTOR.space, VECTOR.vector, tags=("a",), life=60.0)
+
+
+def test_an_update_looks_for_foreign_changes_before_it_keeps_anything_in_l1() -> None:
+    steps, _ = written(update(request(look=True), FRESH.answer, rules()), {Embed: VECTOR})
+    assert steps == [Embed, CheckEpoch, Promote, Write]
 
 
 def test_a_ttl_asked_for_the_call_replaces_the_policys() -> None:
@@ -242,10 +259,10 @@ def test_an_answer_above_the_bound_is_not_stored() -> None:
 
 
 def test_an_update_sweeps_only_when_the_chore_is_due() -> None:
-    assert play(update(request(upkeep=True), FRESH.answer, rules()), {Embed: VECTOR})[0][-1] is Sweep
+    assert play(update(request(sweep=True), FRESH.answer, rules()), {Embed: VECTOR})[0][-1] is Sweep
     assert Sweep not in play(update(request(), FRESH.answer, rules()), {Embed: VECTOR})[0]
 
 
 def test_a_failed_sweep_costs_nothing() -> None:
     replies = {Embed: VECTOR, Sweep: failed(MissReason.STORE_FAILED)}
-    assert isinstance(play(update(request(upkeep=True), FRESH.answer, rules()), replies)[1], Stored)
+    assert isinstance(play(update(request(sweep=True), FRESH.answer, rules()), replies)[1], Stored)

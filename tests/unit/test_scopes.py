@@ -37,6 +37,27 @@ def test_one_block_object_may_be_entered_again_and_nested() -> None:
         assert current_scope().tags == ("a",)
 
 
+async def test_one_block_object_may_be_shared_by_overlapping_tasks() -> None:
+    block = tagged("a")
+    first_inside, second_done = asyncio.Event(), asyncio.Event()
+
+    async def first() -> None:
+        async with block:
+            first_inside.set()
+            await second_done.wait()
+            assert current_scope().tags == ("a",)
+        assert current_scope() == Scope()
+
+    async def second() -> None:
+        await first_inside.wait()
+        async with block:
+            assert current_scope().tags == ("a",)
+        assert current_scope() == Scope()
+        second_done.set()
+
+    await asyncio.gather(first(), second())
+
+
 async def test_a_block_works_in_async_code_and_stays_in_its_task() -> None:
     inside, outside = asyncio.Event(), asyncio.Event()
 

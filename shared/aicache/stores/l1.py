@@ -70,9 +70,12 @@ class L1Cache:
         return self._table.clear(selection)
 
     def observe(self, epoch: int) -> None:
-        """Forget everything if the store's epoch differs from the last one seen; the first is only remembered."""
+        """Forget everything unless this is the epoch last seen.
+
+        At the first one too: what was kept before may have been removed below before anybody looked.
+        """
         last, self._epoch = self._epoch, epoch
-        if last is not None and last != epoch:
+        if last != epoch:
             self.clear(Selection())
 
     def size(self) -> StoreSize:
