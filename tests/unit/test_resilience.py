@@ -497,6 +497,24 @@ class MemoryStoreThatBlocks(FailingStore):
         return True
 
 
+async def test_calls_queued_behind_those_that_opened_the_breaker_never_reach_the_store() -> None:
+    store = MemoryStoreThatBlocks(MemoryStore(), "write")
+    cache = make_cache(store)
+    release = threading.Event()
+    busy = [cache._ports.workers.executor().submit(release.wait) for _ in range(4)]
+    writes = [asyncio.create_task(akeep(cache, f"Question number {number}?")) for number in range(50)]
+    while cache._ports.workers.executor()._work_queue.qsize() < len(writes):
+        await asyncio.sleep(0)
+    release.set()
+    outcomes = await asyncio.gather(*writes)
+    at_work = len(busy)
+    assert store.calls["write"] < FAILURES + at_work
+    reasons = [outcome.reason for outcome in outcomes if isinstance(outcome, NotStored)]
+    assert len(reasons) == 50
+    assert reasons.count(SkipReason.UNAVAILABLE) >= 50 - FAILURES - at_work
+    settle(cache)
+
+
 async def test_a_cancelled_lookup_says_nothing_of_the_store() -> None:
     store = NativeStore()
     cache = make_cache(store, l1=True)
