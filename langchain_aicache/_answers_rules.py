@@ -23,13 +23,25 @@ _REASON_KEYS: Final = (
     "stopReason",  # Bedrock Converse
     "finishReason",  # AI21 on Bedrock
     "completionReason",  # Amazon Titan on Bedrock
+    "finish_details",  # OpenAI, GPT-4 with vision
     "done_reason",  # Ollama
-    "status",  # OpenAI Responses
+    "status",  # OpenAI Responses, YandexGPT
 )
+_REASON_PARTS: Final = ("reason", "type")
+"""Where a reason that is a mapping holds the word: AI21 on Bedrock, OpenAI Responses; SGLang."""
 
 STOPPED_EARLY: Final = (
     "length",  # OpenAI, Groq, DeepSeek, Hugging Face, Ollama; Mistral also says "model_length"
     "max_tokens",  # Anthropic, Bedrock, Cohere, Gemini
+    "time_limit",  # watsonx.ai, xAI; so the next
+    "token_limit",
+    "max_len",  # xAI; so the next
+    "max_context",
+    "maxpredictedtokens",  # LM Studio; its "contextLengthReached" contains "length"
+    "maximum_tokens",  # Aleph Alpha
+    "repetition",  # vLLM: the model repeats itself and was stopped
+    "truncated",  # YandexGPT; so the next
+    "partial",
     "max_output_tokens",  # OpenAI Responses, incomplete_details.reason; so the next two
     "max_messages",
     "steered",
@@ -41,6 +53,8 @@ STOPPED_EARLY: Final = (
     "too_many_tool_calls",  # Gemini
     "content_filter",  # OpenAI, Azure; Bedrock says "content_filtered"
     "guardrail_intervened",  # Bedrock
+    "sensitive",  # Zhipu
+    "blacklist",  # GigaChat
     # Gemini (google.genai.types.FinishReason; the image_ variants contain these words):
     "safety",
     "recitation",
@@ -57,8 +71,14 @@ STOPPED_EARLY: Final = (
 FAILED: Final = (
     "refusal",  # Anthropic
     "error",  # Cohere (also "error_toxic"), Mistral, OpenAI-compatible servers
-    "failed",  # OpenAI Responses, status; so the next three
-    "cancelled",
+    "abort",  # vLLM, SGLang: the request was withdrawn while the answer was written; also "aborted"
+    "interrupted",
+    "userstopped",  # LM Studio; its "modelUnloaded" contains "load"
+    "not_finished",  # watsonx.ai, TensorRT-LLM; so the next
+    "timed_out",
+    "cancelled",  # OpenAI Responses, watsonx.ai, TensorRT-LLM
+    "canceled",
+    "failed",  # OpenAI Responses, status; so the next two
     "in_progress",
     "queued",
     "timeout",  # Cohere; so the next
@@ -129,13 +149,12 @@ def _bad_ending(ending: Mapping[str, Any], *, keep_truncated: bool) -> NotStored
 
 
 def _reasons(ending: Mapping[str, Any]) -> Iterator[str]:
-    for key in _REASON_KEYS:
+    for key in (*_REASON_KEYS, "incomplete_details"):
         value = ending.get(key)
-        if isinstance(value, str):
+        if isinstance(value, Mapping):
+            yield from (part.casefold() for name in _REASON_PARTS if isinstance(part := value.get(name), str))
+        elif isinstance(value, str):
             yield value.casefold()
-    details = ending.get("incomplete_details")
-    if isinstance(details, Mapping) and isinstance(details.get("reason"), str):
-        yield details["reason"].casefold()
 
 
 def _refuses(message: BaseMessage) -> bool:

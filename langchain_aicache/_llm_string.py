@@ -24,29 +24,59 @@ from aicache._model import Unkeyable
 
 __all__ = ["ModelReader", "read_llm_string"]
 
-_VOLATILE: Final = frozenset(
+_TRANSPORT: Final = frozenset(
     {
         # how the answer travels
         "streaming", "stream", "stream_usage", "stream_options", "disable_streaming", "stream_chunk_timeout",
         "request_timeout", "default_request_timeout", "timeout", "max_retries", "http_socket_options",
-        "openai_proxy", "anthropic_proxy", "proxy", "proxies",
-        # who watches
-        "callbacks", "callback_manager", "verbose", "cache", "run_id", "run_name", "tiktoken_model_name", "profile",
-        "ls_structured_output_format", "structured_output_format",
+        "openai_proxy", "anthropic_proxy",
+        # LangChain's note for its tracer
+        "ls_structured_output_format",
         # the provider's own prompt cache
         "prompt_cache_key", "prompt_cache_retention", "prompt_cache_options",
     }
 )  # fmt: skip
-_NAMES: Final = frozenset({"name", "metadata", "tags"})
-"""A serialisable model's names for tracing. In a description by parameters `name` may be the model's own."""
+"""Names that mean the transport wherever they stand."""
+_LANGCHAINS: Final = frozenset({"callbacks", "callback_manager", "verbose", "cache", "profile"})
+"""Fields that LangChain gives every model. A model of the user's own may mean something else by such a name."""
 _HEADERS: Final = frozenset({"default_headers", "extra_headers", "headers"})
-_TELLING_HEADER: Final = re.compile(r"beta|version|model|tenant", re.IGNORECASE)
-"""Headers that choose a feature, a model or a customer; all others (traces, authorisation) are left out."""
+_MUTE_HEADER: Final = re.compile(
+    # whose the request is
+    r"(?:.*-)?authorization|(?:.*-)?api-?key|ocp-apim-subscription-key|x-amz-security-token|(?:x-)?auth-token"
+    r"|(?:set-)?cookie"
+    # in which form it travels; not accept-language, which may choose the language of the answer
+    r"|(?:.*-)?user-agent|accept(?:-encoding|-charset)?|content-(?:type|length|encoding)|connection"
+    r"|(?:x-(?:amz|ms)-)?date|x-amz-content-sha256|x-stainless-.*"
+    # which request it is
+    r"|(?:.*-)?(?:request|correlation|invocation)-?id|(?:.*-)?idempotency-key"
+    r"|(?:.*-)?(?:trace|span)(?:-?(?:id|parent|state|context))?|baggage|b3|x-b3-.*|x-datadog-.*"
+)
+"""Headers that do not change the answer, in lower case and with hyphens. All others count: one that is not known
+may choose the provider, the configuration or the customer, and to count one too many costs only hits."""
 _OBJECTS: Final = re.compile(r"(?:.*_)?client|session|credentials|rate_limiter|custom_get_token_ids")
 """Parameters left out where they are an object; a text there may name something."""
 _CONTINUED: Final = frozenset({"previous_response_id", "conversation", "use_previous_response_id"})
 """With these the provider keeps the conversation, and the prompt does not tell it."""
-_BODIES: Final = frozenset({"model_kwargs", "extra_body"})
+
+
+@dataclass(frozen=True, slots=True)
+class _LeftOut:
+    """The names that do not count in one place of a description."""
+
+    always: frozenset[str] = frozenset()
+    unless_text: frozenset[str] = frozenset()
+    unless_seen: frozenset[str] = frozenset()
+
+
+_OF_FIELDS: Final = _LeftOut(
+    # A serialisable model's names for tracing. In a description by parameters `name` may be the model's own.
+    always=_TRANSPORT | {"name", "metadata", "tags", "tiktoken_model_name"},
+    # None of LangChain's own is a text, so that a text there is the user's.
+    unless_text=_LANGCHAINS | {"proxy", "proxies"},
+)
+_OF_PARAMETERS: Final = _LeftOut(always=_TRANSPORT, unless_seen=_LANGCHAINS)
+_OF_BODIES: Final = {"model_kwargs": _LeftOut(always=_TRANSPORT), "extra_body": _LeftOut()}
+"""Parameters whose own entries are sent to the provider."""
 
 _TOKEN: Final = re.compile(
     r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|<class '(?P<name>[^'\n]+)'>|<[^<>]*(?:<[^<>]*>[^<>]*)*>""", re.DOTALL
@@ -141,29 +171,37 @@ def _read_serialised(serialised: dict[str, Any]) -> object:
     fields = serialised.get("kwargs")
     if serialised.get("type") != "constructor" or not isinstance(fields, dict):
         raise _UnkeyableError("the model is described by its name only")
-    return [serialised.get("id"), _keep(fields, drop=_VOLATILE | _NAMES)]
+    return [serialised.get("id"), _keep(fields, _OF_FIELDS)]
 
 
-def _keep(fields: Mapping[Any, Any], *, drop: frozenset[str]) -> dict[Any, Any]:
+def _keep(fields: Mapping[Any, Any], left_out: _LeftOut) -> dict[Any, Any]:
     """The fields that count, in their order."""
     kept: dict[Any, Any] = {}
     for name, value in fields.items():
         if isinstance(name, str):
-            if name in drop or name.endswith("api_key") or _is_secret(value):
+            if _is_left_out(name, value, left_out):
                 continue
             if name in _CONTINUED and value:
                 raise _UnkeyableError(f"the provider keeps the conversation ({name})")
             if name in _HEADERS and isinstance(value, Mapping | None):
-                if telling := _telling(value or {}):
-                    kept[name] = telling
+                if counted := _counted(value or {}):
+                    kept[name] = counted
                 continue
-            if (value is None or _is_opaque(value)) and _OBJECTS.fullmatch(name):
-                continue
-        if name in _BODIES and isinstance(value, Mapping):
-            kept[name] = _keep(value, drop=_VOLATILE if name == "model_kwargs" else frozenset())
+        if name in _OF_BODIES and isinstance(value, Mapping):
+            kept[name] = _keep(value, _OF_BODIES[name])
         else:
             kept[name] = _see(value, name)
     return kept
+
+
+def _is_left_out(name: str, value: object, left_out: _LeftOut) -> bool:
+    if name in left_out.always or name.endswith("api_key") or _is_secret(value):
+        return True
+    if name in left_out.unless_text:
+        return not isinstance(value, str)
+    if name in left_out.unless_seen:
+        return _is_unseen(value)
+    return (value is None or _is_opaque(value)) and _OBJECTS.fullmatch(name) is not None
 
 
 def _see(value: Any, name: object) -> Any:
@@ -179,7 +217,7 @@ def _see(value: Any, name: object) -> Any:
     if isinstance(value, dict):
         # A model inside a model.
         if value.get("lc") == 1 and value.get("type") == "constructor" and isinstance(value.get("kwargs"), dict):
-            return {**value, "kwargs": _keep(value["kwargs"], drop=_VOLATILE | _NAMES)}
+            return {**value, "kwargs": _keep(value["kwargs"], _OF_FIELDS)}
         return {_see(key, name): _see(item, name) for key, item in value.items()}
     if isinstance(value, tuple) and value[:2] == (..., _MEMBER):
         return value
@@ -190,12 +228,22 @@ def _see(value: Any, name: object) -> Any:
     return value
 
 
-def _telling(headers: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(name).lower(): ascii(value) for name, value in headers.items() if _TELLING_HEADER.search(str(name))}
+def _counted(headers: Mapping[Any, Any]) -> list[tuple[str, Any]]:
+    """The headers that count, in lower case; neither the case nor the order of their names means anything."""
+    named = [(str(_see(name, "headers")).lower(), value) for name, value in headers.items()]
+    seen = [(name, _see(value, name)) for name, value in named if not _MUTE_HEADER.fullmatch(name.replace("_", "-"))]
+    return sorted(seen, key=ascii)
 
 
 def _is_secret(value: object) -> bool:
     return isinstance(value, dict) and value.get("lc") == 1 and value.get("type") == "secret"
+
+
+def _is_unseen(value: object) -> bool:
+    """Whether nothing is seen of the value; a list of callbacks is a list of objects."""
+    if isinstance(value, list):
+        return all(_is_unseen(item) for item in value)
+    return value is None or _is_opaque(value)
 
 
 def _is_opaque(value: object) -> bool:
@@ -235,7 +283,7 @@ def _read_parameters(raw: str, source: str, schemas: Sequence[_Schema]) -> objec
     parameters = {name: _with_schemas(value, schemas) for name, value in pairs}
     if parameters.get("stop", ...) is None:
         del parameters["stop"]
-    return _keep(parameters, drop=_VOLATILE)
+    return _keep(parameters, _OF_PARAMETERS)
 
 
 def _as_it_is(raw: str) -> str:

@@ -42,6 +42,18 @@ class Model:
         return one(text)
 
 
+def configured(text: str, model: Any = "small", *, scale: float = 1.0) -> list[float]:
+    return [float(len(f"{text}{model}")), scale]
+
+
+def with_object(text: str, model: Model = Model()) -> list[float]:  # noqa: B008 - such a default is what is tested
+    return model.encode(text)
+
+
+def with_object_by_name(text: str, *, models: tuple[Model, ...] = (Model(),)) -> list[float]:
+    return models[0].encode(text)
+
+
 def closure() -> Any:
     model = Model()
 
@@ -82,8 +94,17 @@ async def test_a_coroutine_function_on_a_running_loop_is_refused_and_not_waited_
 
 @pytest.mark.parametrize(
     "function",
-    [lambda text: one(text), closure(), Model().encode, Model(), functools.partial(one)],  # noqa: PLW0108
-    ids=["lambda", "closure", "method", "object", "partial"],
+    [
+        lambda text: one(text),  # noqa: PLW0108
+        closure(),
+        Model().encode,
+        Model(),
+        functools.partial(Model().encode),
+        functools.partial(configured, model=Model()),
+        with_object,
+        with_object_by_name,
+    ],
+    ids=["lambda", "closure", "method", "object", "partial of a method", "partial", "default", "keyword default"],
 )
 def test_what_has_no_identity_of_its_own_needs_a_name(function: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^name: .*no identity of its own"):
@@ -115,14 +136,72 @@ def test_functions_of_one_name_and_different_code_have_different_fingerprints() 
     assert made(bodies[0]) == made(bodies[0])
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("model='small'", "model='large'"),
+        ("*, model='small'", "*, model='large'"),
+        ("model='small'", "*, model='small'"),
+        ("a=1, b=2", "a=2, b=1"),
+        ("a=1", "a=True"),
+        ("a=1", "a=1.0"),
+        ("a='1'", "a=1"),
+        ("a=None", "a=..."),
+        ("a=b'x'", "a=b'y'"),
+        ("a=(1, ('x',))", "a=(1, ('y',))"),
+        ("a=[1, 2]", "a=[2, 1]"),
+        ("a={1, 2}", "a={1, 3}"),
+        ("a={'k': 1}", "a={'k': 2}"),
+    ],
+)
+def test_functions_with_different_defaults_have_different_fingerprints(one: str, other: str) -> None:
+    def made(parameters: str) -> str:
+        scope: dict[str, Any] = {"__name__": "script"}
+        exec(f"def embed(text, {parameters}):\n    return [1.0]", scope)
+        return CallableEmbedder(scope["embed"]).fingerprint
+
+    assert made(one) != made(other)
+    assert made(one) == made(one)
+
+
+def test_partials_are_told_apart_by_what_they_pass() -> None:
+    partial = functools.partial
+    functions: list[Any] = [
+        configured,
+        partial(configured, model="large"),
+        partial(configured, model="largest"),
+        partial(configured, scale=2.0),
+        partial(partial(configured, scale=2.0), model="large"),
+        partial(many),
+        partial(math.pow, 2.0),
+        partial(math.pow, 3.0),
+    ]
+    fingerprints = [CallableEmbedder(function).fingerprint for function in functions]
+    assert len(set(fingerprints)) == len(functions)
+    again = partial(configured, model="large", scale=2.0)
+    assert CallableEmbedder(again).fingerprint == fingerprints[4], "the order of names does not count"
+
+
+def test_the_error_says_which_default_has_no_identity_and_shows_no_value() -> None:
+    with pytest.raises(ConfigurationError, match="default") as raised:
+        CallableEmbedder(with_object)
+    assert "object at" not in str(raised.value)
+
+
+def test_the_fingerprint_shows_no_value_that_a_function_was_given() -> None:
+    secret = "sk-very-secret"
+    assert secret not in CallableEmbedder(functools.partial(configured, model=secret)).fingerprint
+
+
 def test_the_fingerprint_of_a_function_is_the_same_in_every_process() -> None:
     code = """
-import math
+import functools, math
 from aicache.embedders.callables import CallableEmbedder
-def embed(text):
+def embed(text, stop={"the", "a", "of"}, *, table={"x": frozenset("abc")}):
     helper = lambda word: word in {"a", "b", "c"}
     return [float(helper(word)) for word in text.split()]
 print(CallableEmbedder(embed).fingerprint, CallableEmbedder(math.sqrt).fingerprint)
+print(CallableEmbedder(functools.partial(embed, stop={"x", "y", "z"})).fingerprint)
 """
 
     def run(seed: str) -> str:

@@ -7,8 +7,10 @@ import sys
 from typing import Any
 
 import pytest
-from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings
+from langchain_core.embeddings import DeterministicFakeEmbedding, Embeddings, FakeEmbeddings
+from pydantic import BaseModel, PrivateAttr, SecretStr
 
+from aicache._errors import ConfigurationError
 from aicache.embedders.callables import CallableEmbedder
 from langchain_aicache._embeddings import LangChainEmbedder, to_embedder
 
@@ -146,8 +148,154 @@ def test_options_in_a_mapping_count_but_are_not_shown() -> None:
     assert "hf_secret" not in fingerprint(token="hf_secret")
 
 
-@pytest.mark.parametrize("attribute", ["model", "base_url"])
-def test_an_attribute_that_is_no_plain_value_is_left_out(attribute: str) -> None:
-    embeddings = Asymmetric()
-    setattr(embeddings, attribute, object())
-    assert " at 0x" not in LangChainEmbedder(embeddings).fingerprint
+def test_an_attribute_that_is_no_plain_value_is_left_out_where_the_model_is_named() -> None:
+    embeddings: Any = Asymmetric()
+    embeddings.base_url = object()
+    assert LangChainEmbedder(embeddings).fingerprint == LangChainEmbedder(Asymmetric()).fingerprint
+
+
+# ----------------------------------------------------------------- classes that do not name their model
+
+
+class Own(Embeddings):
+    """Embeddings of the user's own, that keep what they are under names of their own."""
+
+    def __init__(self, **attributes: Any) -> None:
+        vars(self).update(attributes)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        raise AssertionError
+
+    def embed_query(self, text: str) -> list[float]:
+        return [1.0]
+
+
+class Fixed(Own):
+    weights = "first"
+
+
+class FixedOtherwise(Own):
+    weights = "second"
+
+
+class Validated(BaseModel, Own):
+    path: str = "a"
+    threads: int | None = None
+    token: SecretStr | None = None
+    _engine: Any = PrivateAttr(default=None)
+
+
+def of(embeddings: Embeddings) -> str:
+    return LangChainEmbedder(embeddings).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Own(path="small.bin"), Own(path="large.bin")),
+        (Own(_path="small.bin"), Own(_path="large.bin")),
+        (Own(pooled=True), Own(pooled=1)),
+        (Own(scale=1), Own(scale="1")),
+        (Own(config={"path": "a"}), Own(config={"path": "b"})),
+        (Own(layers=[1, 2]), Own(layers=(2, 1))),
+        (Own(base_url="https://host.example/small"), Own(base_url="https://host.example/large")),
+        (Own(inner=Own(path="a")), Own(inner=Own(path="b"))),
+        (Own(inner=Asymmetric("small")), Own(inner=Asymmetric("large"))),
+        (Own(model="", path="a"), Own(model="", path="b")),
+        (Own(dimensions=8, path="a"), Own(dimensions=8, path="b")),
+        (Validated(path="a"), Validated(path="b")),
+        (FakeEmbeddings(size=8), FakeEmbeddings(size=16)),
+    ],
+)
+def test_embeddings_that_do_not_name_their_model_are_told_apart_by_their_attributes(
+    one: Embeddings, other: Embeddings
+) -> None:
+    assert of(one) != of(other)
+    assert of(one) == of(one)
+
+
+@pytest.mark.parametrize("name", ["model", "model_id", "model_path", "model_url", "endpoint_name", "endpoint"])
+def test_embeddings_that_name_their_model_may_hold_objects(name: str) -> None:
+    one, other = (Own(**{name: value}, client=object()) for value in ("first-embedding", "second-embedding"))
+    assert of(one) != of(other)
+    assert of(one) == of(Own(**{name: "first-embedding"}, client=object(), timeout=3, path="a"))
+
+
+def test_a_path_or_url_that_names_the_model_is_not_shown() -> None:
+    for name in ("model_path", "model_url"):
+        assert "private" not in of(Own(**{name: "https://me:private@host.example/private?key=private"}))
+
+
+def test_an_endpoint_that_is_an_address_names_no_model() -> None:
+    with pytest.raises(ConfigurationError):
+        LangChainEmbedder(Own(endpoint="https://host.example/v1", client=object()))
+
+
+def test_attributes_of_the_class_count_too() -> None:
+    one, other = Fixed(), FixedOtherwise()
+    assert of(one).rpartition(",")[2] != of(other).rpartition(",")[2]
+
+
+@pytest.mark.parametrize(
+    "embeddings",
+    [
+        Own(encoder=object()),
+        Own(_encoder=object()),
+        Own(encoder=object(), path="a"),
+        Own(model=object()),
+        Own(encode=len),
+        Own(engines=[object()]),
+        Own(inner=Own(encoder=object())),
+    ],
+    ids=lambda embeddings: str(list(vars(embeddings))),
+)
+def test_embeddings_that_hide_their_model_in_an_object_need_a_name(embeddings: Embeddings) -> None:
+    with pytest.raises(ConfigurationError, match=r"^embeddings: .*name=") as raised:
+        to_embedder(embeddings)
+    assert " at 0x" not in str(raised.value)
+    assert LangChainEmbedder(embeddings, name="mine").fingerprint == "langchain:mine"
+
+
+def test_private_attributes_of_a_pydantic_class_are_seen() -> None:
+    hidden = Validated()
+    hidden._engine = object()
+    with pytest.raises(ConfigurationError, match=r"^embeddings: "):
+        to_embedder(hidden)
+
+
+def test_embeddings_that_contain_themselves_need_a_name() -> None:
+    endless = Own()
+    vars(endless)["inner"] = endless
+    with pytest.raises(ConfigurationError, match=r"^embeddings: "):
+        to_embedder(endless)
+
+
+@pytest.mark.parametrize(
+    "name", ["api_key", "openai_api_key", "apikey", "access_token", "secret", "password", "credentials", "headers"]
+)
+def test_a_credential_is_no_part_of_the_identity(name: str) -> None:
+    results = [Own(path="a", **{name: value}) for value in ("one", "two", SecretStr("x"), object())]
+    assert len({of(embeddings) for embeddings in results}) == 1
+    assert of(Own(config={name: "one"})) == of(Own(config={name: "two"}))
+
+
+def test_a_secret_under_any_name_is_no_part_of_the_identity() -> None:
+    assert of(Own(path="a", anything=SecretStr("x"))) == of(Own(path="a"))
+    assert of(Validated(token=SecretStr("x"))) == of(Validated())
+
+
+def test_a_name_that_only_looks_like_a_credential_counts() -> None:
+    assert of(Own(max_tokens=1)) != of(Own(max_tokens=2))
+    assert of(Own(tokenizer_name="a")) != of(Own(tokenizer_name="b"))
+
+
+def test_embeddings_without_any_attribute_are_known_by_their_class() -> None:
+    assert of(Own()) == f"langchain:{__name__}.Own"
+
+
+def test_the_order_of_attributes_does_not_count() -> None:
+    assert of(Own(a=1, b={2, 1})) == of(Own(b={1, 2}, a=1))
+
+
+def test_the_attributes_are_not_shown() -> None:
+    assert "private.bin" not in of(Own(path="/home/me/private.bin"))

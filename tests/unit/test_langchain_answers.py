@@ -307,6 +307,23 @@ TRUNCATED = [
     {"finish_reason": "IMAGE_SAFETY"},
     {"finish_reason": "STOPMAX_TOKENS"},  # Gemini, two chunks merged
     {"finish_reason": "ERROR_LIMIT"},  # Cohere
+    {"finish_reason": "max_output_tokens"},
+    {"finish_reason": "repetition"},  # vLLM
+    {"stop_reason": "time_limit"},  # watsonx.ai
+    {"stop_reason": "TOKEN_LIMIT"},
+    {"finish_reason": "REASON_MAX_LEN"},  # xAI
+    {"finish_reason": "REASON_MAX_CONTEXT"},
+    {"finish_reason": "REASON_TIME_LIMIT"},
+    {"stop_reason": "maxPredictedTokensReached"},  # LM Studio
+    {"stop_reason": "contextLengthReached"},
+    {"finish_reason": "maximum_tokens"},  # Aleph Alpha
+    {"finish_reason": "sensitive"},  # Zhipu
+    {"finish_reason": "blacklist"},  # GigaChat
+    {"status": "ALTERNATIVE_STATUS_TRUNCATED_FINAL"},  # YandexGPT
+    {"status": "ALTERNATIVE_STATUS_PARTIAL"},
+    {"finishReason": {"reason": "length", "length": 16}},  # AI21
+    {"finish_reason": {"type": "length", "length": 16}},  # SGLang
+    {"finish_details": {"type": "max_tokens"}},  # OpenAI, GPT-4 with vision
     {"done": True, "done_reason": "length"},  # Ollama
     {"done": False},
 ]
@@ -319,7 +336,17 @@ BROKEN = [
     {"done": True, "done_reason": "load"},
     {"status": "failed", "error": {"code": "server_error"}},
     {"status": "cancelled"},
+    {"status": "canceled"},
     {"error": "overloaded"},
+    {"finish_reason": "abort"},  # vLLM, SGLang
+    {"finish_reason": {"type": "abort", "message": "the client went away"}},
+    {"stop_reason": "aborted"},
+    {"stop_reason": "interrupted"},
+    {"stop_reason": "CANCELLED"},  # watsonx.ai
+    {"stop_reason": "not_finished"},
+    {"finish_reason": "timed_out"},  # TensorRT-LLM
+    {"stop_reason": "userStopped"},  # LM Studio
+    {"stop_reason": "modelUnloaded"},
 ]
 COMPLETE = [
     {"finish_reason": "stop", "logprobs": None},
@@ -336,6 +363,12 @@ COMPLETE = [
     {"status": "completed", "error": None, "incomplete_details": None},
     {"finish_reason": None, "status": 200},
     {"model_name": "max_tokens-length-error"},
+    {"finishReason": {"reason": "endoftext", "length": None}},
+    {"finish_reason": {"type": "stop", "matched": "abort"}},
+    {"finish_reason": "REASON_STOP"},
+    {"stop_reason": "eosFound"},
+    {"status": "ALTERNATIVE_STATUS_FINAL"},
+    {"finish_details": {"type": "stop", "stop_tokens": [100260]}},
 ]
 
 
@@ -374,7 +407,11 @@ def test_the_tables_are_in_lower_case_and_name_no_normal_ending() -> None:
     words = [*STOPPED_EARLY, *FAILED]
     assert words == [word.casefold() for word in words]
     assert len(set(words)) == len(words)
-    normal = "stop end_turn stop_sequence tool_use tool_calls function_call complete completed eos eos_token finished"
+    normal = (
+        "stop end_turn stop_sequence tool_use tool_calls function_call complete completed eos eos_token finished "
+        "finish endoftext end_of_text end_id stop_word stop_sequence_reached reason_stop eosfound stopstringfound "
+        "toolcalls normal success alternative_status_final alternative_status_tool_calls"
+    )
     assert not [word for word in words for ending in normal.split() if word in ending]
 
 

@@ -98,6 +98,25 @@ class PlainModel(ToolModel):
         }
 
 
+class OwnModel(ToolModel):
+    """A model of the user's own, described by the parameters it says identify it."""
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return False
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {"model": self.model_name, **(self.settings or {})}
+
+
+class NamedModel(ToolModel):
+    """A serialisable model of the user's own, with texts under names that LangChain uses for other things."""
+
+    profile: Any = None
+    proxy: str | None = None
+
+
 RECURSIVE: list[object] = []
 RECURSIVE.append(RECURSIVE)
 
@@ -187,6 +206,87 @@ def test_a_header_that_chooses_a_feature_counts() -> None:
     assert read(default_headers={"X-Tenant": "a", "X-Trace": "1"}) == read(default_headers={"x-tenant": "a"})
 
 
+@BOTH
+@pytest.mark.parametrize(
+    "header",
+    [
+        "anthropic-beta", "anthropic-version", "anthropic-workspace", "OpenAI-Organization", "OpenAI-Project",
+        "x-portkey-provider", "x-portkey-config", "x-portkey-virtual-key", "x-litellm-tags", "x-goog-user-project",
+        "X-Customer-Id", "X-User", "X-Org-Id", "X-Auth-User", "X-Spanish", "X-Dated", "Accept-Language", "Host",
+        "HTTP-Referer", "X-Anything", "x-model",
+    ],
+)  # fmt: skip
+def test_a_header_counts_unless_it_is_known_not_to_change_the_answer(model: type[ToolModel], header: str) -> None:
+    results = [read(model), *(read(model, default_headers={header: value}) for value in ("a", "b"))]
+    assert all(isinstance(result, bytes) for result in results)
+    assert len(set(results)) == 3
+    results = [read(model, {"extra_headers": {header: value}}) for value in ("a", "b")]
+    assert results[0] != results[1]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Authorization", "Proxy-Authorization", "x-api-key", "api-key", "X_API_KEY", "x-goog-api-key",
+        "x-portkey-api-key", "Ocp-Apim-Subscription-Key", "x-amz-security-token", "Cookie", "User-Agent", "Accept",
+        "Accept-Encoding", "Content-Type", "Content-Length", "Connection", "Date", "x-amz-date", "X-Request-ID",
+        "x-client-request-id", "X-Correlation-Id", "traceparent", "tracestate", "baggage", "X-Trace",
+        "X-Amzn-Trace-Id", "x-portkey-trace-id", "x-portkey-span-id", "x-b3-traceid", "X-B3-Sampled", "b3",
+        "sentry-trace", "x-datadog-parent-id", "X-Cloud-Trace-Context", "uber-trace-id", "Idempotency-Key",
+        "x-stainless-retry-count",
+    ],
+)  # fmt: skip
+def test_a_header_of_the_transport_does_not_count(model: type[ToolModel], header: str) -> None:
+    assert read(model, default_headers={header: "a"}) == read(model)
+    assert read(model, {"extra_headers": {header: "a", "X-User": "u"}}) == read(
+        model, {"extra_headers": {"X-User": "u"}}
+    )
+
+
+def test_the_order_and_the_case_of_header_names_do_not_count() -> None:
+    one, two = {"X-User": "a", "X-Org": "b"}, {"x-org": "b", "x-user": "a"}
+    assert read(default_headers=one) == read(default_headers=two)
+    assert read(default_headers=one) != read(default_headers={"X-User": "b", "X-Org": "a"})
+
+
+def test_a_header_whose_value_is_not_shown_has_no_key() -> None:
+    assert isinstance(read(call={"extra_headers": {"X-User": object()}}), Unkeyable)
+    assert read(call={"extra_headers": {"Authorization": object()}}) == read()
+
+
+@pytest.mark.parametrize("name", ["profile", "verbose", "cache", "proxy", "proxies", "run_name", "run_id"])
+@pytest.mark.parametrize("values", [("pirate", "lawyer"), ({"a": 1}, {"a": 2}), (True, False)], ids=str)
+def test_a_parameter_of_a_model_of_your_own_counts_whatever_langchain_calls_so(name: str, values: Any) -> None:
+    results = [read(OwnModel, settings={name: value}) for value in values]
+    assert all(isinstance(result, bytes) for result in results)
+    assert results[0] != results[1]
+
+
+@pytest.mark.parametrize("name", ["profile", "verbose", "cache", "callbacks", "callback_manager"])
+def test_an_object_under_a_name_of_langchains_does_not_count(name: str) -> None:
+    assert read(OwnModel, settings={name: object()}) == read(OwnModel)
+    assert read(OwnModel, settings={name: None}) == read(OwnModel)
+
+
+def test_a_list_of_callbacks_does_not_count() -> None:
+    assert read(OwnModel, settings={"callbacks": [object()]}) == read(OwnModel)
+
+
+def test_langchains_own_fields_of_a_serialisable_model_count_only_as_texts() -> None:
+    assert read(NamedModel, profile={"max_input_tokens": 9}, verbose=True) == read(NamedModel)
+    assert len({read(NamedModel), read(NamedModel, profile="pirate"), read(NamedModel, profile="lawyer")}) == 3
+    assert read(NamedModel, proxy="http://a") != read(NamedModel, proxy="http://b")
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["profile", "verbose", "cache", "proxy"])
+def test_what_is_passed_through_to_the_provider_counts_whatever_its_name(model: type[ToolModel], name: str) -> None:
+    assert read(model, {name: "pirate"}) != read(model, {name: "lawyer"})
+    assert read(model_kwargs={name: True}) != read(model_kwargs={name: False})
+    assert read(extra_body={name: True}) != read(extra_body={name: False})
+
+
 # ---------------------------------------------------------------------------------------- what does not
 
 
@@ -213,7 +313,7 @@ def test_transport_does_not_count(model: type[ToolModel], fields: dict[str, Any]
         {"name": "my model"},
         {"tags": ["a"], "metadata": {"a": 1}},
         {"verbose": True},
-        {"model_kwargs": {"timeout": 3, "headers": {"a": "b"}}},
+        {"model_kwargs": {"timeout": 3, "headers": {"X-Trace": "b"}}},
     ],
 )
 def test_fields_for_the_transport_do_not_count(fields: dict[str, Any]) -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from types import CodeType, FunctionType
-from typing import Any
+from typing import Any, Final
 
 from aicache._errors import ConfigurationError, EmbedderError
 
 __all__ = ["CallableEmbedder"]
+
+_PLAIN: Final = (type(None), bool, int, float, complex, str, bytes, type(...))
+"""Types whose repr says everything, in every process."""
 
 
 class CallableEmbedder:
     """A function as an embedder; it may be a coroutine function.
 
     Vectors are kept longer than a program runs, so the function needs an identity that outlasts it. For a plain
-    function that is its module, its name and a hash of its code. What has none of its own (a lambda, a closure, a
-    method, an object) needs `name`. What the function calls is not part of its identity: change `name` when the model
+    function that is its module, its name and a hash of its code and default arguments; for a `functools.partial` of
+    one, also of the arguments given. What has none of its own (a lambda, a closure, a method, an object, an argument
+    that is an object) needs `name`. What the function calls is not part of its identity: change `name` when the model
     behind it changes.
 
     Args:
@@ -43,7 +48,7 @@ class CallableEmbedder:
 
     @property
     def fingerprint(self) -> str:
-        """The name given, or module, name and code hash of the function."""
+        """The name given, or module, name and hash of the function's code and arguments."""
         return self._fingerprint
 
     @property
@@ -73,15 +78,52 @@ class CallableEmbedder:
 
 
 def _identity(function: Callable[..., Any]) -> str:
+    if isinstance(function, functools.partial):
+        given = _arguments_hash(function, function.args, function.keywords)
+        return f"{_identity(function.func)}({given})"
     if not _stands_alone(function):
-        raise ConfigurationError(
-            "name",
-            f"{_describe(function)} has no identity of its own: give CallableEmbedder(..., name=...) the name of the "
-            "model behind it",
-        )
+        raise _needs_name(f"{_describe(function)} has no identity of its own")
     identity = f"{function.__module__}.{function.__qualname__}"
-    code = getattr(function, "__code__", None)
-    return identity if code is None else f"{identity}:{_code_hash(code)}"
+    if not isinstance(function, FunctionType):
+        return identity
+    identity = f"{identity}:{_code_hash(function.__code__)}"
+    if function.__defaults__ or function.__kwdefaults__:
+        identity += f":{_arguments_hash(function, function.__defaults__, function.__kwdefaults__)}"
+    return identity
+
+
+def _arguments_hash(
+    function: Callable[..., Any], args: tuple[object, ...] | None, keywords: dict[str, object] | None
+) -> str:
+    """A hash of default or given arguments; they may choose the model, and one may be a credential."""
+    try:
+        shown = ascii((_shown(args or ()), _shown(keywords or {})))
+    except (TypeError, RecursionError):
+        kind = "an argument" if isinstance(function, functools.partial) else "a default argument"
+        raise _needs_name(f"{kind} of {_describe(function)} is an object that has no identity of its own") from None
+    return hashlib.sha256(shown.encode()).hexdigest()[:12]
+
+
+def _shown(value: object) -> str:
+    """The value as a text that is the same in every process.
+
+    Raises:
+        TypeError: the value is more than texts, numbers and collections of them.
+    """
+    kind = type(value)
+    if kind in _PLAIN:
+        return repr(value)
+    if isinstance(value, dict) and kind is dict:
+        items = [f"{_shown(key)}: {_shown(item)}" for key, item in value.items()]
+    elif isinstance(value, list | tuple | set | frozenset) and kind in (list, tuple, set, frozenset):
+        items = [_shown(item) for item in value]
+    else:
+        raise TypeError
+    return f"{kind.__name__}{items if kind in (list, tuple) else sorted(items)}"
+
+
+def _needs_name(why: str) -> ConfigurationError:
+    return ConfigurationError("name", f"{why}: give CallableEmbedder(..., name=...) the name of the model behind it")
 
 
 def _stands_alone(function: Callable[..., Any]) -> bool:
@@ -112,6 +154,8 @@ def _describe(function: object) -> str:
     match function:
         case FunctionType(__name__="<lambda>"):
             return "a lambda"
+        case functools.partial():
+            return f"a partial of {_describe(function.func)}"
         case FunctionType():
             return f"the function {function.__qualname__}"
         case type():
