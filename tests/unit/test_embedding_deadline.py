@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -43,6 +45,43 @@ class Hanging:
         self.begun.release()
         assert self.release.wait(60)
         return [[1.0, 0.0] for _ in texts]
+
+
+class Paced:
+    """An embedder that makes one vector for each `go`."""
+
+    fingerprint = "paced"
+
+    def __init__(self) -> None:
+        self.go = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
+        self.texts: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        self.texts += texts
+        self.begun.release()
+        assert self.go.acquire(timeout=60)
+        return [[1.0, 0.0] for _ in texts]
+
+
+class Failing:
+    """An embedder that fails when told to."""
+
+    fingerprint = "failing"
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.release = threading.Event()
+        self.calls = 0
+
+    def embed(self, texts: Sequence[str]) -> Any:
+        self.calls += 1
+        assert self.release.wait(60)
+        raise self.error
+
+
+class PanicException(BaseException):
+    """As Rust extensions raise it: no Exception."""
 
 
 class Awaited:
@@ -270,6 +309,220 @@ def test_many_threads_share_few_workers() -> None:
     assert [one.vector for one in found] == [embedder.vector(f"text {number % 50}") for number in range(400)]
 
 
+# ------------------------------------------------------------------------------------------ a slow embedder
+
+
+def test_after_a_late_call_the_next_one_for_the_same_text_does_not_wait_again(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=SHORT, clock=FakeClock())
+    _be_late(embedding, hanging, "a")
+    with pytest.raises(EmbedderTimeoutError, match="still works on this text"):
+        embedding.embed("a")
+    assert hanging.texts == ["a"]
+
+
+async def test_after_a_late_call_the_next_awaited_one_for_the_same_text_does_not_wait_again(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=SHORT, clock=FakeClock())
+    _be_late(embedding, hanging, "a")
+    with pytest.raises(EmbedderTimeoutError, match="still works on this text"):
+        await embedding.aembed("a")
+    assert hanging.texts == ["a"]
+
+
+def test_callers_who_ask_for_the_same_text_at_the_same_time_share_one_call(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30, memo_entries=0, clock=FakeClock())
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(embedding.embed, "a") for _ in range(4)]
+        _until(lambda: _seats(embedding, "a") == 4)
+        hanging.release.set()
+        assert {one.result(60).space for one in asked} == {"hanging/2"}
+    assert hanging.texts == ["a"]
+
+
+async def test_tasks_and_threads_share_one_call(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30, memo_entries=0, clock=FakeClock())
+    asked = [asyncio.create_task(embedding.aembed("a")) for _ in range(3)]
+    blocked = asyncio.get_running_loop().run_in_executor(None, embedding.embed, "a")
+    await asyncio.to_thread(_until, lambda: _seats(embedding, "a") == 4)
+    hanging.release.set()
+    assert {one.space for one in await asyncio.gather(*asked, blocked)} == {"hanging/2"}
+    assert hanging.texts == ["a"]
+
+
+async def test_a_caller_who_gives_up_takes_nothing_from_those_who_share_the_call(hanging: Hanging) -> None:
+    embedding = Embedding(hanging, timeout=30, workers=1, clock=FakeClock())
+    running = asyncio.create_task(embedding.aembed("first"))
+    await asyncio.to_thread(hanging.begun.acquire)
+    # One shares the call that runs, two share one that still waits for the thread.
+    tasks = [asyncio.create_task(embedding.aembed(text)) for text in ("first", "second", "second")]
+    await asyncio.sleep(0)
+    for gives_up in (running, tasks[1]):
+        gives_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gives_up
+    hanging.release.set()
+    assert (await tasks[0]).space == (await tasks[2]).space == "hanging/2"
+    assert hanging.texts == ["first", "second"]
+
+
+def test_those_who_share_a_call_share_its_failure() -> None:
+    embedder = Failing(RuntimeError("my secret"))
+    embedding = Embedding(embedder, timeout=30, clock=FakeClock())
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(embedding.embed, "a") for _ in range(2)]
+        _until(lambda: _seats(embedding, "a") == 2)
+        embedder.release.set()
+        for one in asked:
+            with pytest.raises(EmbedderError, match=r"^the embedder raised RuntimeError$"):
+                one.result(60)
+    assert embedder.calls == 1
+
+
+def test_a_failed_call_is_not_shared_afterwards() -> None:
+    embedder = Failing(RuntimeError())
+    embedder.release.set()
+    embedding = Embedding(embedder, timeout=30)
+    for calls in (1, 2, 3):
+        with pytest.raises(EmbedderError):
+            embedding.embed("a")
+        assert embedder.calls == calls
+
+
+def test_after_a_row_of_late_calls_the_embedder_rests_although_its_threads_are_free() -> None:
+    clock, embedder = FakeClock(), Paced()
+    embedding = Embedding(embedder, timeout=SHORT, clock=clock)
+    _be_late_and_finish(embedding, embedder, "a")
+    _be_late_and_finish(embedding, embedder, "b")
+    assert embedding.overdue == 0
+    with pytest.raises(EmbedderTimeoutError, match="left alone"):
+        embedding.embed("c")
+    clock.advance(9.9)
+    with pytest.raises(EmbedderTimeoutError, match="left alone"):
+        embedding.embed("d")
+    assert embedder.texts == ["a", "b"]
+
+
+def test_a_late_result_is_remembered_and_served_while_the_embedder_rests() -> None:
+    embedder = Paced()
+    embedding = Embedding(embedder, timeout=SHORT, clock=FakeClock())
+    for text in ("a", "b"):
+        _be_late_and_finish(embedding, embedder, text)
+    assert embedding.embed("a") == embedding.embed("b")
+    assert embedder.texts == ["a", "b"]
+
+
+def test_after_a_rest_one_call_at_a_time_sees_whether_the_embedder_is_still_slow() -> None:
+    clock, embedder = FakeClock(), Paced()
+    embedding = Embedding(embedder, timeout=SHORT, clock=clock)
+    for text in ("a", "b"):
+        _be_late_and_finish(embedding, embedder, text)
+    for text in ("c", "d"):
+        clock.advance(10.0)
+        _be_late(embedding, embedder, text)
+        for _ in range(3):
+            with pytest.raises(EmbedderTimeoutError, match="left alone"):
+                embedding.embed("another")
+        _finish(embedding, embedder, text)
+    assert embedder.texts == ["a", "b", "c", "d"]
+
+
+def test_while_a_probe_is_out_others_are_refused_and_its_return_ends_the_rest() -> None:
+    clock, embedder = FakeClock(), Paced()
+    embedding = Embedding(embedder, timeout=30.0, clock=clock)
+    _tire(embedding)
+    clock.advance(10.0)
+    with ThreadPoolExecutor(1) as pool:
+        probe = pool.submit(embedding.embed, "probe")
+        assert embedder.begun.acquire(timeout=60)
+        with pytest.raises(EmbedderTimeoutError, match="left alone"):
+            embedding.embed("another")
+        embedder.go.release(2)
+        assert probe.result(60).space == "paced/2"
+    assert embedding.embed("another").space == "paced/2"
+
+
+async def test_a_probe_whose_task_is_cancelled_does_not_keep_the_embedder_at_rest() -> None:
+    clock, embedder = FakeClock(), Paced()
+    embedding = Embedding(embedder, timeout=30.0, workers=3, clock=clock)
+    _tire(embedding)
+    clock.advance(10.0)
+    probe = asyncio.create_task(embedding.aembed("probe"))
+    await asyncio.to_thread(embedder.begun.acquire)
+    probe.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await probe
+    with pytest.raises(EmbedderTimeoutError, match="left alone"):
+        await embedding.aembed("another")
+    clock.advance(40.0)
+    embedder.go.release(2)
+    assert (await embedding.aembed("another")).space == "paced/2"
+
+
+def test_late_calls_between_timely_ones_cause_no_rest() -> None:
+    embedder = Paced()
+    embedding = Embedding(embedder, timeout=0.25, workers=1, clock=FakeClock())
+    for number in range(2):
+        _be_late_and_finish(embedding, embedder, f"late {number}")
+        embedder.go.release()
+        assert embedding.embed(f"timely {number}").space == "paced/2"
+        assert embedder.begun.acquire(timeout=60)
+
+
+# --------------------------------------------------------------------------------- exceptions beyond Exception
+
+
+@pytest.mark.parametrize("seconds", [None, 30.0])
+async def test_a_panic_becomes_an_embedder_error_that_does_not_quote_it(seconds: float | None) -> None:
+    embedding = Embedding(FakeEmbedder(fail_with=PanicException("my secret")), timeout=seconds)
+    for _ in range(3):  # More often than there are threads: they survive it.
+        with pytest.raises(EmbedderError, match=r"^the embedder raised PanicException$"):
+            embedding.embed("my secret")
+        with pytest.raises(EmbedderError, match=r"^the embedder raised PanicException$"):
+            await embedding.aembed("my secret")
+
+
+@pytest.mark.parametrize("seconds", [None, 30.0])
+async def test_a_panic_of_a_coroutine_becomes_an_embedder_error(seconds: float | None) -> None:
+    async def panic() -> None:
+        raise PanicException("my secret")
+
+    with pytest.raises(EmbedderError, match=r"^the embedder raised PanicException$"):
+        await Embedding(Awaited(panic), timeout=seconds).aembed("a")
+
+
+@pytest.mark.parametrize("seconds", [None, 30.0])
+def test_a_panic_over_the_fingerprint_becomes_an_embedder_error(seconds: float | None) -> None:
+    class Unnamed(FakeEmbedder):
+        @property
+        def fingerprint(self) -> str:
+            raise PanicException
+
+    with pytest.raises(EmbedderError, match=r"^the embedder raised PanicException$"):
+        Embedding(Unnamed(), timeout=seconds).embed("a")
+
+
+@pytest.mark.parametrize("seconds", [None, 30.0])
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_what_ends_a_program_passes_and_the_threads_survive_it(end: type[BaseException], seconds: float | None) -> None:
+    embedder = FakeEmbedder(fail_with=end())
+    embedding = Embedding(embedder, timeout=seconds, workers=1)
+    for _ in range(2):
+        with pytest.raises(end):
+            embedding.embed("a")
+    embedder.fail_with = None
+    assert embedding.embed("a").vector == embedder.vector("a")
+
+
+@pytest.mark.parametrize("seconds", [None, 30.0])
+async def test_a_cancellation_inside_a_blocking_embedder_is_its_failure_and_not_the_callers(
+    seconds: float | None,
+) -> None:
+    embedding = Embedding(FakeEmbedder(fail_with=asyncio.CancelledError()), timeout=seconds)
+    with pytest.raises(EmbedderError, match="raised CancelledError"):
+        await embedding.aembed("a")
+    with pytest.raises(EmbedderError, match="raised CancelledError"):
+        embedding.embed("a")
+
+
 # ------------------------------------------------------------------------------------------ native coroutines
 
 
@@ -368,6 +621,85 @@ print(os.waitpid(child, 0)[1])
     assert _python(code) == "0"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_child_forked_while_a_lock_is_held_and_a_call_runs_does_not_wait_for_either() -> None:
+    code = """
+import os, signal, threading
+from aicache._errors import EmbedderTimeoutError
+from aicache.embedders._embedding import Embedding
+
+class Hanging:
+    fingerprint = "hanging"
+    hangs = True
+    def embed(self, texts):
+        if self.hangs:
+            begun.set()
+            threading.Event().wait()
+        return [[1.0, 0.0]]
+
+def hold():
+    with embedding._threads._shared.ready:
+        held.set()
+        threading.Event().wait()
+
+begun, held = threading.Event(), threading.Event()
+embedder = Hanging()
+embedding = Embedding(embedder, timeout=30)
+threading.Thread(target=embedding.embed, args=["a"], daemon=True).start()
+begun.wait()
+threading.Thread(target=hold, daemon=True).start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # A deadlock ends here.
+    embedder.hangs = False
+    if embedding.overdue:
+        os._exit(2)
+    if embedding.embed("a").space != "hanging/2":
+        os._exit(3)
+    grandchild = os.fork()
+    if grandchild == 0:
+        signal.alarm(20)
+        os._exit(0 if embedding.embed("b").space == "hanging/2" else 4)
+    status = os.waitpid(grandchild, 0)[1]
+    embedding.close()
+    os._exit(0 if status == 0 else 5)
+print(os.waitpid(child, 0)[1], flush=True)
+os._exit(0)
+"""
+    assert _python(code) == "0"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
+def test_a_child_of_a_closed_one_finds_it_closed() -> None:
+    code = """
+import os
+from aicache._errors import EmbedderTimeoutError
+from aicache.embedders._embedding import Embedding
+from aicache.testing import FakeEmbedder
+
+embedding = Embedding(FakeEmbedder(), timeout=30)
+embedding.close()
+child = os.fork()
+if child == 0:
+    try:
+        embedding.embed("a")
+    except EmbedderTimeoutError:
+        os._exit(0)
+    os._exit(1)
+print(os.waitpid(child, 0)[1])
+"""
+    assert _python(code) == "0"
+
+
+def test_what_is_registered_for_forks_does_not_keep_an_embedding_alive() -> None:
+    embedding = Embedding(FakeEmbedder())
+    alive = weakref.ref(embedding._threads)
+    del embedding
+    gc.collect()
+    assert alive() is None
+
+
 # ---------------------------------------------------------------------------------------------- construction
 
 
@@ -412,6 +744,38 @@ def _until(condition: Callable[[], bool]) -> None:
             return
         pause.wait(0.001)
     pytest.fail("it did not happen within a minute")
+
+
+def _seats(embedding: Embedding, text: str) -> int:
+    """How many callers share the call for this text."""
+    call = embedding._threads._shared.flights.get(text)
+    return 0 if call is None else len(call.seats)
+
+
+def _be_late(embedding: Embedding, embedder: Hanging | Paced, text: str) -> None:
+    """Ask for a text until the embedder has begun with it and the deadline has passed."""
+    for _ in range(1000):  # A thread may take longer to start than the deadline is long.
+        with pytest.raises(EmbedderTimeoutError, match="within"):
+            embedding.embed(text)
+        if embedder.begun.acquire(blocking=False):
+            return
+    pytest.fail("the embedder never began")
+
+
+def _tire(embedding: Embedding) -> None:
+    """Have the embedder rest, without waiting for late calls."""
+    for _ in range(2):
+        embedding._threads.report(late=True)
+
+
+def _finish(embedding: Embedding, embedder: Paced, text: str) -> None:
+    embedder.go.release()
+    _until(lambda: _seats(embedding, text) == 0 and text not in embedding._threads._shared.flights)
+
+
+def _be_late_and_finish(embedding: Embedding, embedder: Paced, text: str) -> None:
+    _be_late(embedding, embedder, text)
+    _finish(embedding, embedder, text)
 
 
 def _can_embed(embedding: Embedding, text: str) -> bool:

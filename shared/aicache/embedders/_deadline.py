@@ -1,10 +1,11 @@
-"""Threads for calls that may never return."""
+"""Threads for calls that may never return, and when to ask no more."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from aicache._clock import Clock
 from aicache._errors import EmbedderError, EmbedderTimeoutError
 
-__all__ = ["DeadlineThreads", "Rest"]
+__all__ = ["DeadlineThreads", "Seat"]
 
 R = TypeVar("R")
 
@@ -25,88 +26,171 @@ QUEUE_FACTOR: Final = 64
 
 CLOSED: Final = "the embedder has been closed"
 
+LATE_CALLS: Final = 2
+"""So many late calls in a row, and the embedder is left alone: one may be a hiccup."""
+
 REST_SECONDS: Final = 10.0
-"""How long calls are refused after a row of late ones, where there is no thread whose return would tell."""
+"""How long it is left alone. One wait in ten seconds is what a slow embedder then costs."""
 
 
 class _Call(Generic[R]):
-    """A call that waits for a thread or is carried out by one."""
+    """A call that waits for a thread or is carried out by one, and the futures of those who wait for it."""
 
-    __slots__ = ("act", "future", "started")
+    __slots__ = ("act", "missed", "seats", "started", "text")
 
-    def __init__(self, act: Callable[[], R]) -> None:
+    def __init__(self, text: str | None, act: Callable[[], R]) -> None:
+        self.text = text
         self.act = act
-        self.future: Future[R] = Future()
+        self.seats: list[Future[R]] = []
         self.started: float | None = None
+        self.missed = False
 
 
-class _Shared:
+class Seat(Generic[R]):
+    """One caller's place at a call: a future of its own, so that giving up takes nothing from the others."""
+
+    __slots__ = ("call", "future")
+
+    def __init__(self, call: _Call[R]) -> None:
+        self.call = call
+        self.future: Future[R] = Future()
+        call.seats.append(self.future)
+
+
+class _Shared(Generic[R]):
     """What the threads of one process share. A forked child makes its own: the lock may be held at that moment."""
 
-    __slots__ = ("closed", "pid", "ready", "running", "threads", "waiting")
+    __slots__ = ("closed", "flights", "ready", "rest", "running", "threads", "waiting")
 
-    def __init__(self) -> None:
-        self.pid = os.getpid()
+    def __init__(self, rest: _Rest, *, closed: bool = False) -> None:
         self.ready = threading.Condition()
-        self.waiting: deque[_Call[object]] = deque()
-        self.running: set[_Call[object]] = set()
+        self.waiting: deque[_Call[R]] = deque()
+        self.running: set[_Call[R]] = set()
+        self.flights: dict[str, _Call[R]] = {}
+        self.rest = rest
         self.threads = 0
-        self.closed = False
+        self.closed = closed
 
 
-class DeadlineThreads:
+class DeadlineThreads(Generic[R]):
     """At most `count` daemon threads, made when needed, that end when idle.
+
+    Callers who ask for the same text share one call. After a row of late calls the embedder rests.
 
     Not a `ThreadPoolExecutor`: the interpreter waits for its threads at exit, so that one call that hangs would keep a
     finished program alive; and its queue has no bound.
     """
 
-    __slots__ = ("_clock", "_count", "_shared", "_timeout")
+    __slots__ = ("__weakref__", "_clock", "_count", "_shared", "_timeout")
 
     def __init__(self, count: int, timeout: float | None, clock: Clock) -> None:
         self._count = count
         self._timeout = timeout
         self._clock = clock
-        self._shared = _Shared()
+        self._shared: _Shared[R] = _Shared(_Rest(timeout, clock))
+        if hasattr(os, "register_at_fork"):
+            # The registration outlives this object; it must not keep it alive.
+            os.register_at_fork(after_in_child=_unless_gone(weakref.WeakMethod(self._start_anew)))
 
-    def submit(self, act: Callable[[], R]) -> Future[R]:
-        """Have it carried out in a thread; cancelling the future takes it out of the queue.
+    def join(self, text: str, act: Callable[[], R]) -> Seat[R]:
+        """Take part in the call for this text; without one, have `act` carried out in a thread.
+
+        Raises:
+            EmbedderTimeoutError: the call for this text is late already, the embedder rests, all threads are held by
+                calls beyond the deadline, or too many calls wait.
+        """
+        shared = self._shared
+        with shared.ready:
+            call = shared.flights.get(text)
+            if call is None:
+                self._refuse_when_stuck(shared)
+                shared.rest.check()
+                call = self._enqueue(shared, _Call(text, act))
+                shared.flights[text] = call
+            elif call.missed:
+                # To wait a second time for what was too slow once would double what a slow embedder costs.
+                raise EmbedderTimeoutError("the embedder still works on this text, past the deadline")
+            return Seat(call)
+
+    def submit(self, act: Callable[[], R]) -> Seat[R]:
+        """Have something else carried out in a thread; it says nothing about the embedder's pace.
 
         Raises:
             EmbedderTimeoutError: all threads are held by calls beyond the deadline, or too many calls wait.
         """
-        shared = self._of_this_process()
-        call: _Call[R] = _Call(act)
+        shared = self._shared
         with shared.ready:
             self._refuse_when_stuck(shared)
-            shared.waiting.append(call)  # type: ignore[arg-type]  # The result goes to the caller's future only.
-            if shared.threads < self._count and len(shared.waiting) + len(shared.running) > shared.threads:
-                self._start_thread(shared)
+            return Seat(self._enqueue(shared, _Call(None, act)))
+
+    def leave(self, seat: Seat[R], *, late: bool) -> None:
+        """Wait no longer; a call that waits for a thread is dropped with its last caller. `late`: by the deadline."""
+        future, call, shared = seat.future, seat.call, self._shared
+        if future.done() and not future.cancelled():
+            return
+        with shared.ready:
+            future.cancel()
+            if future not in call.seats:  # It has just come back.
+                return
+            call.seats.remove(future)
+            if late and not call.missed:
+                call.missed = True
+                # What never got a thread says that many ask, not that the embedder is slow.
+                if call.started is not None and call.text is not None:
+                    shared.rest.late()
+            if call.started is None and not call.seats:
+                shared.waiting.remove(call)
+                _land(shared, call)
+
+    def check(self) -> None:
+        """Pass, or refuse, an awaited call. It holds no thread whose return would tell.
+
+        Raises:
+            EmbedderTimeoutError: the embedder rests.
+        """
+        with self._shared.ready:
+            self._shared.rest.check()
+
+    def report(self, *, late: bool) -> None:
+        """Say how an awaited call went."""
+        with self._shared.ready:
+            if late:
+                self._shared.rest.late()
             else:
-                shared.ready.notify()
-        return call.future
+                self._shared.rest.in_time()
 
     @property
     def overdue(self) -> int:
         """How many calls run now that have been running for longer than the deadline."""
-        shared = self._of_this_process()
+        shared = self._shared
         with shared.ready:
             return self._count_overdue(shared)
 
     def close(self) -> None:
-        """Let the threads end once they have finished what they are at; calls that still wait are cancelled."""
-        shared = self._of_this_process()
+        """Let the threads end once they have finished what they are at; calls that still wait fail."""
+        shared = self._shared
         with shared.ready:
             shared.closed = True
             waiting = [*shared.waiting]
             shared.waiting.clear()
+            seats = [seat for call in waiting for seat in _land(shared, call)]
             shared.ready.notify_all()
-        for call in waiting:
-            # An error and not `cancel`: to a task, a cancelled future looks like its own cancellation.
-            if call.future.set_running_or_notify_cancel():
-                call.future.set_exception(EmbedderTimeoutError(CLOSED))
+        # An error and not `cancel`: to a task, a cancelled future looks like its own cancellation.
+        _settle(seats, None, EmbedderTimeoutError(CLOSED))
 
-    def _start_thread(self, shared: _Shared) -> None:
+    def _start_anew(self) -> None:
+        """In a forked child, where only the forking thread goes on: no lock, thread or call of the parent's."""
+        self._shared = _Shared(_Rest(self._timeout, self._clock), closed=self._shared.closed)
+
+    def _enqueue(self, shared: _Shared[R], call: _Call[R]) -> _Call[R]:
+        shared.waiting.append(call)
+        if shared.threads < self._count and len(shared.waiting) + len(shared.running) > shared.threads:
+            self._start_thread(shared)
+        else:
+            shared.ready.notify()
+        return call
+
+    def _start_thread(self, shared: _Shared[R]) -> None:
         thread = threading.Thread(target=_work, args=(shared, self._clock), name="aicache-embedder", daemon=True)
         try:
             thread.start()
@@ -115,83 +199,76 @@ class DeadlineThreads:
             raise EmbedderError("the embedder got no thread") from error
         shared.threads += 1
 
-    def _of_this_process(self) -> _Shared:
-        if self._shared.pid != os.getpid():
-            self._shared = _Shared()
-        return self._shared
-
-    def _refuse_when_stuck(self, shared: _Shared) -> None:
+    def _refuse_when_stuck(self, shared: _Shared[R]) -> None:
         if shared.closed:
             raise EmbedderTimeoutError(CLOSED)
         if self._count_overdue(shared) >= self._count:
             raise EmbedderTimeoutError("the embedder is still busy with calls that are past their deadline")
         if len(shared.waiting) >= QUEUE_FACTOR * self._count:
-            # Those whose callers have gone no longer count.
-            live = [call for call in shared.waiting if not call.future.cancelled()]
-            shared.waiting.clear()
-            shared.waiting.extend(live)
-            if len(live) >= QUEUE_FACTOR * self._count:
-                raise EmbedderTimeoutError("too many calls wait for the embedder")
+            raise EmbedderTimeoutError("too many calls wait for the embedder")
 
-    def _count_overdue(self, shared: _Shared) -> int:
+    def _count_overdue(self, shared: _Shared[R]) -> int:
         if self._timeout is None:
             return 0
         limit = self._clock.monotonic() - self._timeout
         return sum(call.started is not None and call.started <= limit for call in shared.running)
 
 
-class Rest:
-    """Refuses calls for a while after `limit` late ones in a row.
+class _Rest:
+    """Refuses calls for a while after late ones in a row, then lets one through to see. Used under a lock."""
 
-    For awaited calls: cancelled at their deadline, they hold no thread, and nothing would tell that the embedder hangs.
-    """
+    __slots__ = ("_clock", "_late", "_probe_seconds", "_until")
 
-    __slots__ = ("_clock", "_late", "_limit", "_until")
-
-    def __init__(self, limit: int, clock: Clock) -> None:
-        self._limit = limit
+    def __init__(self, timeout: float | None, clock: Clock) -> None:
         self._clock = clock
         self._late = 0
         self._until = -math.inf
+        self._probe_seconds = (timeout or 0.0) + REST_SECONDS
 
     def check(self) -> None:
         """Pass, or refuse.
 
         Raises:
-            EmbedderTimeoutError: the rest is not over.
+            EmbedderTimeoutError: the rest is not over, or the first call after it has not come back.
         """
-        if self._clock.monotonic() < self._until:
+        if self._late < LATE_CALLS:
+            return
+        now = self._clock.monotonic()
+        if now < self._until:
             raise EmbedderTimeoutError("the embedder was too slow several times in a row; it is left alone for a while")
+        # This call is the probe. Where it is never heard of again (its task was cancelled), it counts as late.
+        self._until = now + self._probe_seconds
 
     def late(self) -> None:
         """A call passed its deadline."""
         self._late += 1
-        if self._late >= self._limit:
-            self._until = self._clock.monotonic() + REST_SECONDS
+        self._until = self._clock.monotonic() + REST_SECONDS
 
     def in_time(self) -> None:
         """A call came back."""
         self._late = 0
 
 
-def _work(shared: _Shared, clock: Clock) -> None:
+def _work(shared: _Shared[R], clock: Clock) -> None:
     """The life of a thread."""
     while (call := _next_call(shared, clock)) is not None:
+        result: R | None = None
+        error: BaseException | None = None
         try:
-            if call.future.set_running_or_notify_cancel():
-                try:
-                    result = call.act()
-                except BaseException as error:  # noqa: BLE001 - it belongs to the caller, not to this thread
-                    call.future.set_exception(error)
-                else:
-                    call.future.set_result(result)
-        finally:
-            with shared.ready:
-                shared.running.discard(call)
-        del call  # The last result must not live on while this thread waits.
+            result = call.act()
+        except BaseException as raised:  # noqa: BLE001 - it belongs to the callers, not to this thread
+            error = raised
+        with shared.ready:
+            shared.running.discard(call)
+            if call.text is not None and not call.missed:
+                shared.rest.in_time()
+            # Before the callers learn of it: their next call for this text is a new one.
+            seats = _land(shared, call)
+        _settle(seats, result, error)
+        del call, seats, result, error  # The last result must not live on while this thread waits.
 
 
-def _next_call(shared: _Shared, clock: Clock) -> _Call[object] | None:
+def _next_call(shared: _Shared[R], clock: Clock) -> _Call[R] | None:
     with shared.ready:
         if not shared.waiting and not shared.closed:
             shared.ready.wait(IDLE_SECONDS)
@@ -202,3 +279,30 @@ def _next_call(shared: _Shared, clock: Clock) -> _Call[object] | None:
         call.started = clock.monotonic()
         shared.running.add(call)
         return call
+
+
+def _land(shared: _Shared[R], call: _Call[R]) -> list[Future[R]]:
+    """End the flight: nobody joins it any more. Returns those who waited for it."""
+    if call.text is not None:
+        shared.flights.pop(call.text, None)
+    seats, call.seats = call.seats, []
+    return seats
+
+
+def _settle(seats: list[Future[R]], result: R | None, error: BaseException | None) -> None:
+    for seat in seats:
+        if not seat.set_running_or_notify_cancel():
+            continue
+        if error is not None:
+            seat.set_exception(error)
+        else:
+            seat.set_result(result)  # type: ignore[arg-type]  # Without an error there is a result.
+
+
+def _unless_gone(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
+    def call() -> None:
+        alive = method()
+        if alive is not None:
+            alive()
+
+    return call

@@ -17,7 +17,7 @@ from aicache._errors import (
 )
 from aicache._memo import Memo
 from aicache._steps import Embedded
-from aicache.embedders._deadline import DeadlineThreads, Rest
+from aicache.embedders._deadline import DeadlineThreads, Seat
 from aicache.embedders._installed import is_installed
 from aicache.embedders._vectors import to_vectors
 from aicache.embedders.base import Embedder
@@ -29,14 +29,19 @@ NativeEmbed: TypeAlias = Callable[[list[str]], Awaitable[Any]]
 OURS: Final = (EmbedderError, ConfigurationError, MissingExtraError)
 """Exceptions whose texts are ours; they pass as they are."""
 
+ENDS: Final = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What ends a program or a coroutine; it passes. Any other exception is a fault of the embedder, also one that derives
+from BaseException: the panic of a Rust extension (tokenizers, orjson) does."""
+
 
 class Embedding:
     """The vector of a text, from memory or from an embedder within a deadline.
 
     A lookup and the update that follows it need the same vector, hence the memo. The embedder runs in a thread of its
     own (or, awaited, through its `aembed`): a caller waits until the deadline and goes on without a vector, while the
-    late result still reaches the memo. Once every thread is held by a call past its deadline, further calls fail
-    without waiting, until one comes back.
+    late result still reaches the memo. Who asks for a text that is being embedded shares that call, or fails at once if
+    it is late already. After two late calls in a row, and while every thread is held by a late one, further calls fail
+    without waiting; ten seconds later one is let through to see.
 
     Args:
         embedder: what makes the vectors.
@@ -71,9 +76,7 @@ class Embedding:
         # A memo of size n holds up to 2 n keys.
         self._memo: Memo[str, Embedded] | None = Memo(max(1, memo_entries // 2)) if memo_entries else None
         self._timeout = timeout
-        clock = clock or SystemClock()
-        self._threads = DeadlineThreads(workers, timeout, clock)
-        self._rest = Rest(workers, clock)
+        self._threads: DeadlineThreads[Embedded] = DeadlineThreads(workers, timeout, clock or SystemClock())
         self._dimension: int | None = None
 
     @property
@@ -86,21 +89,23 @@ class Embedding:
 
         Raises:
             QueryTooLongError: the text is longer than the embedder takes.
-            EmbedderTimeoutError: the deadline passed, or earlier calls still hold all threads.
+            EmbedderTimeoutError: the deadline passed, or the embedder was too slow before and is not asked.
             EmbedderError: the embedder failed, or what it returned is not a usable vector.
         """
         if (known := self.recall(text)) is not None:
             return known
         if self._timeout is None:
             return self._compute(text)
-        future = self._threads.submit(partial(self._compute, text))
+        seat = self._threads.join(text, partial(self._compute, text))
+        late = False
         try:
-            return future.result(self._timeout)
+            return seat.future.result(self._timeout)
         except TimeoutError:
-            # `_compute` lets nothing but EmbedderError out, so this is the deadline and not the embedder's own.
+            # `_compute` lets no TimeoutError out, so this is the deadline and not the embedder's own.
+            late = True
             raise self._too_slow() from None
         finally:
-            future.cancel()  # Where it still waits for a thread, nobody needs it any more.
+            self._threads.leave(seat, late=late)
 
     async def aembed(self, text: str, /) -> Embedded:
         """As `embed`, without blocking the event loop."""
@@ -108,14 +113,19 @@ class Embedding:
             return known
         native: NativeEmbed | None = getattr(self._embedder, "aembed", None)
         if native is None:
-            return await self._within_deadline(self._in_thread(partial(self._compute, text)))
-        self._rest.check()
+            return await self._within_deadline(self._threads.join(text, partial(self._compute, text)))
+        self._threads.check()
         try:
-            embedded = await self._within_deadline(self._compute_natively(native, text))
-        except EmbedderTimeoutError:
-            self._rest.late()
+            async with asyncio.timeout(self._timeout):
+                embedded = await self._compute_natively(native, text)
+        except TimeoutError:
+            # `_compute_natively` lets no TimeoutError out either.
+            self._threads.report(late=True)
+            raise self._too_slow() from None
+        except EmbedderError:
+            self._threads.report(late=False)
             raise
-        self._rest.in_time()
+        self._threads.report(late=False)
         return embedded
 
     def close(self) -> None:
@@ -128,22 +138,27 @@ class Embedding:
         """The vector if it is remembered; the embedder is not asked."""
         return None if self._memo is None else self._memo.get(text)
 
-    async def _within_deadline(self, waiting: Awaitable[Embedded]) -> Embedded:
+    async def _within_deadline(self, seat: Seat[Embedded]) -> Embedded:
+        late = False
         try:
             async with asyncio.timeout(self._timeout):
-                return await waiting
+                return await asyncio.wrap_future(seat.future)
         except TimeoutError:
+            late = True
             raise self._too_slow() from None
-
-    async def _in_thread(self, act: Callable[[], Embedded]) -> Embedded:
-        return await asyncio.wrap_future(self._threads.submit(act))
+        finally:
+            self._threads.leave(seat, late=late)
 
     def _compute(self, text: str) -> Embedded:
+        # It may have come since the caller looked.
+        if (known := self.recall(text)) is not None:
+            return known
         try:
             return self._keep(text, self._embedder.embed([text]))
-        except OURS:
+        except (*OURS, *ENDS):
             raise
-        except Exception as error:
+        # A CancelledError too: nobody cancels a blocking call, and to a task it would look like its own cancellation.
+        except BaseException as error:
             raise _foreign(error) from error
 
     async def _compute_natively(self, native: NativeEmbed, text: str) -> Embedded:
@@ -151,12 +166,19 @@ class Embedding:
             returned = await native([text])
             if self._dimension is None:
                 # The first time numpy is imported and the fingerprint is made: too long for the loop.
-                return await self._in_thread(partial(self._keep, text, returned))
+                return await self._keep_in_thread(text, returned)
             return self._keep(text, returned)
-        except OURS:
+        except (*OURS, *ENDS, asyncio.CancelledError):
             raise
-        except Exception as error:
+        except BaseException as error:
             raise _foreign(error) from error
+
+    async def _keep_in_thread(self, text: str, returned: Any) -> Embedded:
+        seat = self._threads.submit(partial(self._keep, text, returned))
+        try:
+            return await asyncio.wrap_future(seat.future)
+        finally:
+            self._threads.leave(seat, late=False)
 
     def _keep(self, text: str, returned: Any) -> Embedded:
         (vector,) = to_vectors(returned, 1)
@@ -174,6 +196,6 @@ class Embedding:
         return EmbedderTimeoutError(f"the embedder gave no vector within {self._timeout:g} s")
 
 
-def _foreign(error: Exception) -> EmbedderError:
+def _foreign(error: BaseException) -> EmbedderError:
     # The text of a foreign exception may quote the question; its type does not.
     return EmbedderError(f"the embedder raised {type(error).__name__}")
