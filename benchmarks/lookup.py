@@ -128,7 +128,8 @@ def main() -> None:
             cache.update(prompt(text), "model", [Generation(text=f"answer to {text}")])
         asked = []
         for place in random.integers(size, size=arguments.queries):
-            text = f"asked {size} {len(asked)}: {texts[place]}"
+            # Another wording each time, so that nothing is an exact hit: a made-up word, which no guard looks at.
+            text = f"{texts[place]} {''.join(random.choice(list('abcdefghij'), 8))}"
             near = matrix[place] + random.standard_normal(matrix.shape[1], dtype=np.float32) * 0.005
             recorded.known[text] = near / np.linalg.norm(near)
             asked.append(text)
