@@ -15,6 +15,7 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from aicache._model import Turn, Unkeyable
+from aicache._prompt import is_labelled
 
 __all__ = ["read_prompt"]
 
@@ -187,7 +188,8 @@ def _read_additional(additional: dict[str, Any], ids: _Ids) -> dict[str, Any]:
 def _read_content(content: object, ids: _Ids, extra: dict[str, Any]) -> str | None:
     """The text of a content that is not a str, if it is text only; what else it holds goes into `extra`.
 
-    The text of several text blocks is that of the last: joined, `["a b"]` and `["a ", "b"]` could not be told apart.
+    Several blocks with text may be context and question in either order, so there is no one text then; only a last
+    block that is a labelled question by itself (`Question: ...`) is taken, for its label tells.
     """
     if type(content) is not list:
         extra["content"] = content
@@ -195,15 +197,15 @@ def _read_content(content: object, ids: _Ids, extra: dict[str, Any]) -> str | No
     if not content:
         return ""
     blocks = [_read_block(block, ids) for block in content]
-    last = blocks[-1]
-    if not all(type(block) is dict and block.get("type") == "text" for block in blocks):
+    texts = [block.get("text") if type(block) is dict and block.get("type") == "text" else None for block in blocks]
+    told = [at for at, text in enumerate(texts) if text != ""] or [len(texts) - 1]
+    text = texts[told[-1]]
+    if not all(type(one) is str for one in texts) or type(text) is not str or (len(told) > 1 and not is_labelled(text)):
         extra["content"] = blocks
         return None
-    text = last.pop("text", None)
-    if type(text) is not str:
-        extra["content"] = [*blocks[:-1], {**last, "text": text}]
-        return None
-    if len(blocks) > 1 or len(last) > 1:
+    taken = blocks[told[-1]]
+    del taken["text"]  # Its place in the list shows where the text stood.
+    if len(blocks) > 1 or len(taken) > 1:
         extra["content"] = blocks
     return text
 

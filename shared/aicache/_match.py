@@ -1,7 +1,7 @@
 """The static matcher: which of the nearest entries, if any, may answer a query.
 
-A candidate is served when its score reaches the threshold, no guard sees a difference that matters, and no rival
-is nearly as near. `decide` and `explain` read the same judgements, so they cannot disagree.
+A candidate is served when its score reaches the threshold, no guard sees a difference that matters, lines and indents
+are the same, and no rival is nearly as near. `decide` and `explain` read the same judgements, so they cannot disagree.
 
 Two choices here were made by measurement (`benchmarks/matching.py`, docs/correctness.md):
 
@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parser, collapsed
+from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parser
+from aicache._guards._layout import folded, moved
 from aicache._model import Candidate, MissReason
 
 __all__ = ["Accept", "Decision", "Judgement", "Reject", "StaticMatcher", "Verdict"]
@@ -44,7 +45,7 @@ class Verdict(StrEnum):
     """What the rules say of one candidate."""
 
     IDENTICAL = "identical"
-    """The same text up to white space: served whatever the score."""
+    """The same text up to white space without meaning: served whatever the score."""
     CLEAR = "clear"
     """Near enough, no guard against it, no rival: may be served."""
     BELOW_THRESHOLD = "below_threshold"
@@ -135,8 +136,8 @@ class StaticMatcher:
 
     def _judgements(self, text: str, candidates: Sequence[Candidate]) -> Iterator[Judgement]:
         """One judgement a candidate, identical texts first, then nearest first; made only as far as read."""
-        query = collapsed(text)
-        identical = [candidate for candidate in candidates if collapsed(candidate.entry.query) == query]
+        query = folded(text)
+        identical = [candidate for candidate in candidates if folded(candidate.entry.query) == query]
         for candidate in identical:
             yield Judgement(candidate, Verdict.IDENTICAL)
         shared = Counter(candidate.entry.answer.digest for candidate in candidates)
@@ -171,7 +172,7 @@ class StaticMatcher:
             conflict = guard.conflict(left, right)
             if conflict is not None:
                 return conflict
-        return None
+        return Conflict("layout", "", "") if moved(a, b) else None
 
 
 def _unseen(text: str, candidate: Candidate) -> Conflict | None:

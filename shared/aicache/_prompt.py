@@ -16,13 +16,21 @@ import orjson
 
 from aicache._model import ExactOnly, Extractor, Prompt, Query, Turn
 
-__all__ = ["MAX_CHARS", "MAX_LINES", "split"]
+__all__ = ["MAX_CHARS", "MAX_LINES", "MAX_STATEMENT", "SCANNED", "is_labelled", "split"]
 
 MAX_CHARS: Final = 600
 """Longest question, in characters. The longest of 13,083 Banking77 questions has 433; 600 characters are about 150
 tokens, which every sentence embedder takes. What is longer nearly always carries material."""
 MAX_LINES: Final = 8
 """Most lines with text in a last turn taken as a whole: greeting, a few sentences, signature; more is material."""
+
+MAX_STATEMENT: Final = 60
+"""Longest statement, in characters, that may stand beside a question: about ten words, which say what happened to the
+asker ("I ordered two weeks ago."). Terms and facts that a template hands over take more."""
+SCANNED: Final = 12_000
+"""Longest text that is looked at as a whole. Of a longer one the two ends are read, so that time stays bounded."""
+_END: Final = 5_000
+"""Characters read at each end of a longer text."""
 
 _HUMAN: Final = frozenset({"human", "user"})
 
@@ -128,7 +136,11 @@ def _dump(value: Sequence[object]) -> bytes:
 _QUESTIONS: Final = (
     r"(?:(?:the|my|user|user's|users|customer|current|new|next|latest|last|final|actual|original|input|search)[ ])*"
     r"(?:question|query)|q|user[ ]input|follow[- ]?up[ ](?:input|question|message)"
-    r"|the[ ]original[ ](?:question|query)[ ]is[ ]as[ ]follows"
+    r"|the[ ]original[ ](?:question|query)[ ]is[ ]as[ ]follows|quick[ ]question"
+    r"|(?:aktuelle[ ]|neue[ ]|ihre[ ]|meine[ ])?(?:nutzer|kunden|benutzer|anschluss)?frage"
+    r"|(?:nouvelle[ ]|ma[ ]|votre[ ])?question(?:[ ](?:de[ ]l['’]utilisateur|du[ ]client|actuelle|suivante))?"
+    r"|(?:nueva[ ]|mi[ ]|su[ ])?(?:pregunta|consulta)(?:[ ](?:del[ ](?:usuario|cliente)|actual|siguiente))?"
+    r"|domanda|pergunta|vraag"
 )
 _SECTIONS: Final = (
     r"(?:(?:the|new|more|additional|retrieved|relevant|given|provided|chat|conversation|previous|prior|original"
@@ -137,17 +149,22 @@ _SECTIONS: Final = (
     r"|articles?|texts?|facts?|background|information|results?|schema|tables?|examples?|instructions?|input|data"
     r"|code|content|knowledge|notes?|references?|excerpts?|transcript|e-?mail|message)"
     r"|(?:original|existing|previous|prior)[ ]answer|we[ ]have[ ]provided[ ]an[ ]existing[ ]answer"
+    r"|conditions?|terms|polic(?:y|ies)|rules"
+    r"|kontext|verlauf|gesprächsverlauf|dokumente?|informationen|hintergrund|bedingungen|auszüge?|quellen?|beispiele?"
+    r"|contexte|historique|informations|extraits?|exemples?|contexto|historial|documentos?|información|fragmentos?"
+    r"|ejemplos?|condiciones|contesto|documenti|informações|achtergrond"
 )
 _REPLIES: Final = (
     r"(?:(?:helpful|final|new|refined|short|correct|your|the)[ ])*answer|a|response|output|summary"
     r"|thought|observation|action|action[ ]input|sql[ ]?query|sql[ ]?result|standalone[ ]question"
+    r"|antwort|réponse|respuesta|risposta|resposta|antwoord"
 )
 _SPEAKERS: Final = r"human|user|customer|ai|assistant|bot|system|agent|tool|function"
 
 
 def _labels(group: str, names: str) -> str:
     return (
-        rf"[*_]{{0,3}}(?P<{group}>{names})[*_]{{0,3}}[ \t]*:[*_]{{0,3}}"
+        rf"[*_]{{0,3}}(?P<{group}>{names})[*_]{{0,3}}[ \t\u00a0\u202f]*:[*_]{{0,3}}"
         rf"|(?:\#{{1,6}}[ \t]*[*_]{{0,3}}(?P<{group}_heading>{names})[*_]{{0,3}}[ \t]*:?[ \t]*(?=\n|\Z))"
     )
 
@@ -167,13 +184,14 @@ _MARK: Final = re.compile(
     r"|(?P<section_ruler>[-=_*]{5,}|```|~~~|<(?:context|documents?|doc|passages?|sources?|history|chat[ ]history)\b))",
     re.IGNORECASE,
 )
+_OPENING: Final = re.compile(r"<(?:(?:user[_-])?(?:question|query)|user[_-]input)>", re.IGNORECASE)
 _TAGGED: Final = re.compile(
     r"<(?P<tag>(?:user[_-])?(?:question|query)|user[_-]input)>(?P<text>.{0,1000}?)</(?P=tag)>",
     re.IGNORECASE | re.DOTALL,
 )
 _CUE: Final = re.compile(
     # What may follow the last question: nothing, or a place for the answer (`Helpful Answer:`, `SQLQuery: `, `AI:`).
-    r"(?:[A-Za-z*_#][^\n:]{0,60}:[\s*_\"'`]*(?:let'?s think step by step[.:]?)?"
+    r"(?:[^\W\d]?[A-Za-z*_#][^\n:]{0,60}:[\s*_\"'`]*(?:let'?s think step by step[.:]?)?"
     r"|<[^<>\n/]{1,40}>|\#{1,6}[^\n:#]{1,40})?",
     re.IGNORECASE,
 )
@@ -194,6 +212,8 @@ def _find(text: str, *, plain: bool) -> Span | ExactOnly:
     """The span of the question in a text; `plain` for a prompt without turns, which may be a transcript."""
     if len(text) <= MAX_CHARS and _PLAIN.fullmatch(text):
         return 0, len(text)
+    if len(text) > SCANNED:
+        return _find_in_long(text, plain=plain)
     if not text.strip():
         return ExactOnly.NO_QUESTION
     marks = _marks(text)
@@ -209,8 +229,37 @@ def _find(text: str, *, plain: bool) -> Span | ExactOnly:
     return ExactOnly.NO_QUESTION if _holds_material(text, marks) else (0, len(text))
 
 
-# One line without a sign of structure: most questions, told apart in under a microsecond.
-_PLAIN: Final = re.compile(r"[^\n:<{\[#`|~]*[^\s\n:<{\[#`|~][^\n:<{\[#`|~]*")
+def _find_in_long(text: str, *, plain: bool) -> Span | ExactOnly:
+    """The same for a text of which the two ends alone are read: a question with a label in the last lines, or none."""
+    head = text[:_END]
+    cut = text.find("\n", len(text) - _END)
+    if cut < 0:
+        return ExactOnly.NO_QUESTION
+    place = _find(head + text[cut:], plain=plain)
+    if isinstance(place, ExactOnly):
+        return place
+    shift = cut - len(head)
+    return (place[0] + shift, place[1] + shift) if place[0] > len(head) else ExactOnly.NO_QUESTION
+
+
+def is_labelled(text: str) -> bool:
+    """Whether the text is nothing but one labelled question (`Question: ...`)."""
+    text = text.lstrip()
+    if len(text) > 2 * MAX_CHARS:
+        return False
+    marks = _marks(text)
+    return (
+        bool(marks)
+        and (marks[0].kind, marks[0].start) == ("question", 0)
+        and sum(mark.kind != "reply" for mark in marks) == 1
+        and isinstance(_labelled(text, marks), tuple)
+    )
+
+
+# One sentence on one line without a sign of structure: most questions, told apart in under a microsecond.
+_PLAIN: Final = re.compile(
+    r"[^\n:：<{\[#`|~.!?…。！？]*[^\s:：<{\[#`|~.!?…。！？][^\n:：<{\[#`|~.!?…。！？]*[.!?…。！？]*[ \t]*"
+)
 
 
 def _marks(text: str) -> list[_Mark]:
@@ -247,10 +296,11 @@ def _last_turn(text: str, marks: Sequence[_Mark], *, plain: bool) -> Span | Exac
 def _labelled(text: str, marks: Sequence[_Mark]) -> Span | ExactOnly | None:
     """The labelled question; None if there is no label, NO_QUESTION if it is unclear which one, or where it ends."""
     questions = [index for index, mark in enumerate(marks) if mark.kind == "question"]
-    tagged = list(_TAGGED.finditer(text)) if "</" in text else []
-    if tagged:
-        inside = tagged[0].span("text")
-        return _short(text, inside) if len(tagged) == 1 and not questions else ExactOnly.NO_QUESTION
+    if "</" in text and (opening := _OPENING.search(text)) is not None:
+        tagged = None if _OPENING.search(text, opening.end()) else _TAGGED.match(text, opening.start())
+        if tagged is not None:
+            return ExactOnly.NO_QUESTION if questions else _short(text, tagged.span("text"))
+        return ExactOnly.NO_QUESTION
     if not questions:
         return None
     last = questions[-1]
@@ -312,7 +362,55 @@ def _holds_material(text: str, marks: Sequence[_Mark]) -> bool:
     if any(mark.kind in {"section", "reply"} for mark in marks) or sum(mark.kind == "speaker" for mark in marks) > 1:
         return True
     bare = text.strip()
-    return "```" in text or "</" in text or (bare[0] in "{[" and bare[-1] in "}]")
+    if "```" in text or "</" in text or (bare[0] in "{[" and bare[-1] in "}]"):
+        return True
+    return _LABEL.search(text) is not None or _tells(bare)
+
+
+# Any words and a colon before more words, where a line or a sentence begins: `Conditions: labour is covered`.
+_LABEL: Final = re.compile(r"(?:^|[.?!]\s)[ \t>]*[^\s:.?!][^\n:：.?!]{0,39}(?::[*_]{0,3}\s+|：\s*)\S", re.MULTILINE)
+_SENTENCE: Final = re.compile(
+    r"(?:(?<=[.!?…])|(?<=[.!?…][\"'”’»)*\]]))\s+(?<!\b(?:mr|ms|dr|st|vs|nr|no)\.\s)(?<!\b[a-z]\.[a-z]\.\s)"
+    r"|(?<=[。！？])\s*|\n+",
+    re.IGNORECASE,
+)
+_ASKING: Final = frozenset("?？؟;")
+_PLEASANTRY: Final = re.compile(
+    # What people say around a question. Four words at most, so that no fact hides behind a greeting.
+    r"(?:hi|hello|hey|dear|good|thanks?|thx|cheers|regards|best|kind|please|help|sorry|hallo|guten|liebe[rs]?|danke|bitte"
+    r"|bonjour|salut|merci|bonsoir|hola|buen[oa]s|gracias|ciao|grazie|olá|obrigad[oa])\b(?:\W+\w+){0,3}\W*",
+    re.IGNORECASE,
+)
+
+
+_ASKER: Final = re.compile(
+    # The asker speaks of himself: what happened to him belongs to the question, and is no fact handed over.
+    r"\b(?:i|i['’]?(?:m|ve|d|ll)|my|me|ich|mein\w{0,2}|mir|mich|je|j['’]\w+|mon|mes|yo|mi|mis)\b",
+    re.IGNORECASE,
+)
+_ASKER_STATEMENTS: Final = 3
+"""Most statements in the first person; more are a story or a letter that the question is about."""
+
+
+def _tells(text: str) -> bool:
+    """Whether statements stand beside the question that may be what it is asked about.
+
+    One short statement may (`The parcel is late. Where is it?`), and a few in the first person singular. Two others, a
+    long one, or a paragraph of its own may be facts, and a question applied to other facts has another answer. Where
+    nothing ends in a question mark, the last sentence is what is asked.
+    """
+    said = [one.strip() for one in _SENTENCE.split(text)]
+    said = [one for one in said if one and not _PLEASANTRY.fullmatch(one)]
+    stated = [one for one in said if not _ASKING.intersection(one[-3:])]
+    if stated and len(stated) == len(said):
+        said, stated = said[:-1], stated[:-1]
+    foreign = [one for one in stated if not _ASKER.search(one)]
+    if len(foreign) > 1 or len(stated) > _ASKER_STATEMENTS or any(len(one) > MAX_STATEMENT for one in foreign):
+        return True
+    return bool(foreign) and len([one for one in _PARAGRAPH.split(text) if not _PLEASANTRY.fullmatch(one.strip())]) > 1
+
+
+_PARAGRAPH: Final = re.compile(r"\n[ \t]*\n")
 
 
 def _short(text: str, span: Span) -> Span | ExactOnly:

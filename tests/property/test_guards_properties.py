@@ -12,7 +12,8 @@ from aicache._model import Answer, CacheKey, Candidate, Entry, MissReason, Parti
 VOCABULARY = """
     how do I the my a not can't never buy sell from to Paris London paris london red blue Monday friday before after
     and or between vs than 1 2 two twenty five hundred 1,000 5kg $100 50% utf8 main.py == ++ i++ v1.2.3 card pay first
-    this next week usd euros wie ist nicht das U.S. US United States mother . ? But without unpaid paid C++ C#
+    this next week usd euros wie ist nicht das U.S. US United States mother . ?
+    it IT It Polish polish x X -r -R Mb MB mw MW "a" "A" año ano But without unpaid paid C++ C#
 """
 WORDS = st.sampled_from(VOCABULARY.split())
 SENTENCES = st.lists(WORDS, max_size=12).map(" ".join)

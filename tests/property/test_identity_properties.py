@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 from hypothesis import example, given, settings
@@ -10,8 +11,15 @@ from langchain_core.load import dumps
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from aicache._key import identify
-from aicache._model import CacheKey, Prompt, Query, Turn, Unkeyable
+from aicache._match import StaticMatcher
+from aicache._model import Answer, CacheKey, Hit, Miss, Prompt, Query, Stored, Turn, Unkeyable
+from aicache._policy import CachePolicy
 from aicache._prompt import split
+from aicache.cache import Question, SemanticCache
+from aicache.embedders._embedding import Embedding
+from aicache.stores.l1 import L1Cache
+from aicache.stores.memory import MemoryStore
+from aicache.testing import FakeClock, FakeEmbedder
 from langchain_aicache._llm_string import read_llm_string
 from langchain_aicache._prompts import read_prompt
 
@@ -146,19 +154,28 @@ PARTS = {
 }
 
 
-def locate(parts: dict[str, Any], question: str, noise: dict[str, Any]) -> CacheKey:
-    """The key of a prompt and a model, from the two strings that LangChain would make of them."""
+def strings(parts: dict[str, Any], question: str, noise: dict[str, Any]) -> tuple[str, str]:
+    """The two strings that LangChain would make of a prompt and a model."""
     messages: list[BaseMessage] = [SystemMessage(parts["system"])]
     for asked, answered in parts["history"]:
         messages += [HumanMessage(asked, id=noise["id"]), AIMessage(answered, id=noise["id"], response_metadata=noise)]
     prompt = dumps([*messages, HumanMessage(question)])
     fields = {"id": ["app", "Model"], "kwargs": {"model": parts["model"], "max_retries": noise["n"]}}
     call = {"tools": parts["tools"], "response_format": parts["schema"], "timeout": noise["n"], **parts["parameters"]}
-    model = read_llm_string(json.dumps({"lc": 1, "type": "constructor", **fields}) + "---" + str(sorted(call.items())))
-    read = read_prompt(prompt)
+    llm_string = json.dumps({"lc": 1, "type": "constructor", **fields}) + "---" + str(sorted(call.items()))
+    return prompt, llm_string
+
+
+def read(prompt: str, llm_string: str) -> Prompt:
+    model, found = read_llm_string(llm_string), read_prompt(prompt)
     assert not isinstance(model, Unkeyable)
-    assert not isinstance(read, Unkeyable)
-    query = split(Prompt(read[0], read[1], model), question=None)
+    assert not isinstance(found, Unkeyable)
+    return Prompt(found[0], found[1], model)
+
+
+def locate(parts: dict[str, Any], question: str, noise: dict[str, Any]) -> CacheKey:
+    """The key of a prompt and a model, from their two strings."""
+    query = split(read(*strings(parts, question, noise)), question=None)
     assert query.text == question
     return identify(query, namespace=parts["namespace"], tenant=parts["tenant"])
 
@@ -222,3 +239,48 @@ def test_descriptions_by_parameters_are_equal_only_if_the_parameters_are(
 def test_texts_in_a_description_are_never_taken_for_objects(value: Any) -> None:
     hostile = [("x", [value, "<class 'os.system'>", "it's <a at 0x1>", '"', "'", "(...,'class',0)"])]
     assert isinstance(read_llm_string(str(hostile)), bytes)
+
+
+# ----------------------------------------------------------------------------------- through a real cache
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.fixed_dictionaries(PARTS), QUESTIONS, st.booleans(), NOISE)
+def test_no_lookup_under_another_identity_ever_returns_what_was_written(
+    data: st.DataObject, parts: dict[str, Any], question: str, l1: bool, noise: dict[str, Any]
+) -> None:
+    # A store, an index and an L1 stand behind the keys, and any text is near enough for this threshold.
+    store, near = MemoryStore(), L1Cache() if l1 else None
+
+    def cache(every: dict[str, Any]) -> SemanticCache:
+        return SemanticCache(
+            store,
+            l1=near,
+            embedding=Embedding(FakeEmbedder()),
+            policy=CachePolicy(threshold=0.01, margin=0.0),
+            matcher=StaticMatcher(threshold=0.01, margin=0.0, guards=()),
+            namespace=every["namespace"],
+            tenant=every["tenant"],
+            clock=FakeClock(),
+        )
+
+    written = answered(parts)
+    assert isinstance(cache(parts).update(lambda: asking(parts, question, noise), lambda: written), Stored)
+    part = data.draw(st.sampled_from(sorted(PARTS)))
+    changed = data.draw(PARTS[part].filter(lambda value: repr(value) != repr(parts[part])))
+    other = {**parts, part: changed}
+    for asked in (question, f"{question} {question}"):
+        for every, expected in ((parts, Hit), (other, Miss)):
+            reading = asking(every, asked, data.draw(NOISE))
+            assert isinstance(cache(every).lookup(lambda reading=reading: reading, lambda hit: hit), expected)  # type: ignore[misc]
+
+
+def answered(parts: dict[str, Any]) -> Answer:
+    text = repr(parts).encode("utf-8", "backslashreplace")
+    return Answer(text, sha256(text).digest()[:16])
+
+
+def asking(parts: dict[str, Any], question: str, noise: dict[str, Any]) -> Question:
+    prompt, llm_string = strings(parts, question, noise)
+    raw = sha256(f"{len(prompt)} {prompt}{llm_string}".encode("utf-8", "surrogatepass")).digest()
+    return Question(raw, lambda: read(prompt, llm_string))

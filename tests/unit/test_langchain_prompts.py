@@ -219,12 +219,26 @@ def test_a_multimodal_turn_is_matched_exactly() -> None:
     assert query(HumanMessage([{"type": "text", "text": "What is it?"}, image])).exact_only is ExactOnly.NOT_TEXT
 
 
-def test_of_several_text_blocks_the_last_one_is_the_query() -> None:
-    one = query(HumanMessage([{"type": "text", "text": "Some context"}, {"type": "text", "text": "Is it?"}]))
-    other = query(HumanMessage([{"type": "text", "text": "Some context"}, {"type": "text", "text": "Was it?"}]))
-    third = query(HumanMessage([{"type": "text", "text": "Other context"}, {"type": "text", "text": "Is it?"}]))
-    assert one.text == "Is it?"
+def blocks(*texts: str) -> HumanMessage:
+    return HumanMessage([{"type": "text", "text": text} for text in texts])
+
+
+def test_several_blocks_with_text_are_matched_exactly_for_either_may_be_the_context() -> None:
+    for texts in [("Is labour covered?", "Conditions: labour is covered."), ("Some context", "Is it?"), ("a ", "b")]:
+        assert query(blocks(*texts)).exact_only is ExactOnly.NOT_TEXT
+    keys = [key(blocks(*texts)) for texts in [("a ", "b"), ("a", " b"), ("a b",), ("a b", ""), ("", "a b")]]
+    assert len(set(keys)) == len(keys)
+
+
+def test_of_several_text_blocks_a_last_one_that_is_a_labelled_question_is_the_query() -> None:
+    one, other = (query(blocks("Some context", f"Question: {asked}")) for asked in ("Is it?", "Was it?"))
+    third = query(blocks("Other context", "Question: Is it?"))
+    assert (one.text, other.text, third.text) == ("Is it?", "Was it?", "Is it?")
     assert one.frame == other.frame != third.frame
+
+
+def test_empty_blocks_beside_one_text_do_not_hide_it() -> None:
+    assert [query(blocks(*texts)).text for texts in [("", "Is it?"), ("Is it?", "")]] == ["Is it?", "Is it?"]
 
 
 # ----------------------------------------------------------------------------------------------- odd prompts

@@ -148,6 +148,44 @@ def test_punctuation_case_and_honest_scores_are_no_sign_of_a_blind_embedder(
     assert MATCHER.decide(query, [found]) == Accept(found)
 
 
+PROGRAM = "What does it print?\nfor i in range(3):\n    x = i\n    print(x)"
+LAYOUTS = [
+    (PROGRAM, PROGRAM.replace("    print", "print")),
+    (PROGRAM, PROGRAM.replace("    print", "\tprint")),
+    (PROGRAM, " ".join(PROGRAM.split())),
+    ("count the spaces in 'a b'", "count the spaces in 'a    b'"),
+    ("count the spaces in `a  b`", "count the spaces in `a b`"),
+    ("split a\tb", "split a b"),
+    ("one\ntwo three", "one two\nthree"),
+    ("one\n\ntwo", "one\ntwo"),
+]
+
+
+@pytest.mark.parametrize(("query", "stored"), LAYOUTS)
+def test_white_space_that_may_carry_meaning_is_a_veto_whatever_the_score(query: str, stored: str) -> None:
+    for one, other in ((query, stored), (stored, query)):
+        assert MATCHER.decide(one, [near(other, 1.0)]) == Reject(MissReason.GUARDED, "layout")
+
+
+@pytest.mark.parametrize("stored", [f"\n {PROGRAM}\n\n", PROGRAM.replace("\n", "  \n"), PROGRAM.replace("\n", "\r\n")])
+def test_white_space_around_a_text_and_at_line_ends_means_nothing(stored: str) -> None:
+    found = near(stored, 0.5)
+    assert MATCHER.decide(PROGRAM, [found]) == Accept(found)
+
+
+@pytest.mark.parametrize("stored", ["what's  the   price", "what's\u00a0the price", " what's the price "])
+def test_runs_of_blanks_in_a_line_without_quotes_mean_nothing(stored: str) -> None:
+    found = near(stored, 0.5)
+    assert MATCHER.decide("what's the price", [found]) == Accept(found)
+
+
+@pytest.mark.parametrize(("query", "stored"), [("use it", "use IT"), ("drucken", "drücken"), ("ls -r", "ls -R")])
+def test_what_an_uncased_embedder_cannot_see_is_not_served_at_a_cosine_of_one(query: str, stored: str) -> None:
+    decision = MATCHER.decide(query, [near(stored, 1.0)])
+    assert isinstance(decision, Reject)
+    assert decision.reason is MissReason.GUARDED
+
+
 @dataclass(frozen=True)
 class Never:
     """A guard against everything."""

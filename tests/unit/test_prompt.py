@@ -3,7 +3,7 @@
 import pytest
 
 from aicache._model import ExactOnly, Prompt, Query, Turn
-from aicache._prompt import MAX_CHARS, MAX_LINES, split
+from aicache._prompt import MAX_CHARS, MAX_LINES, MAX_STATEMENT, SCANNED, is_labelled, split
 
 QUESTION = "How long is the warranty?"
 CONTEXT = "The warranty is long: two years.\n\nReturns are free.\nShipping takes 3 days. " * 15
@@ -88,8 +88,10 @@ def test_an_exact_only_query_has_everything_in_its_frame() -> None:
 def test_the_limits_are_inclusive() -> None:
     assert asked("x" * MAX_CHARS).exact_only is None
     assert asked("x" * (MAX_CHARS + 1)).exact_only is ExactOnly.NO_QUESTION
-    assert asked("\n\n".join("x" * MAX_LINES)).exact_only is None
-    assert asked("\n\n".join("x" * (MAX_LINES + 1))).exact_only is ExactOnly.NO_QUESTION
+    assert asked("\n".join(["how?"] * MAX_LINES)).exact_only is None
+    assert asked("\n".join(["how?"] * (MAX_LINES + 1))).exact_only is ExactOnly.NO_QUESTION
+    assert asked("x" * (MAX_STATEMENT - 1) + ". How?").exact_only is None
+    assert asked("x" * MAX_STATEMENT + ". How?").exact_only is ExactOnly.NO_QUESTION
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,15 @@ def test_the_limits_are_inclusive() -> None:
     [
         QUESTION,
         "Hi there!\n\nHow do I reset my password?\nThanks, Bob",
-        "Re: my order, where is it?",
+        "Hi, I ordered two weeks ago. Where is my parcel?",
+        "My card was stolen. I need to freeze it.",
+        "The parcel is late. Where is it?",
+        "I ordered a coat and paid for it with the card of a friend who lives abroad. It is late. Where is it?",
+        "I bought shoes in May. I sent them back in June. When do I get my money?",
+        "Where is my parcel? Can I change the address? It was sent on 5 May.",
+        "Dear team, I live in the U.S. and pay by card. Is this OK? Thanks!",
+        "Does Mr. Smith work at St. Mary's?",
+        "Is it open at 5:30?",
         "Wie heißt der Käufer?",
         "Is this a bug #12 <here>?",
     ],
@@ -116,6 +126,20 @@ def test_a_short_turn_is_the_query_as_a_whole(text: str) -> None:
         "Summarise:\nUser: hi\nAI: hello",
         "Say <b>this</b> louder",
         "Which one is it?\nA: red\nB: blue",
+        "Re: my order, where is it?",
+        "Our returns policy: **members** may return shoes for free. Can I return my shoes for free?",
+        "**Policy:** members may return shoes. Can I return my shoes for free?",
+        "Kontext: Am Montag bleibt die Werkstatt zu.\nIst die Werkstatt am Montag offen?",
+        "Conditions: parts and labour are covered.\nIs labour covered?",
+        "Is labour covered?\nConditions: labour is extra.",
+        "Is labour covered? Conditions: labour is extra.",
+        "Parts are covered. Labour is extra. Is labour covered?",
+        "Is labour covered? Parts are covered. Labour is extra.",
+        "Members may return unworn shoes for free within thirty days of delivery. Can I return my shoes for free?",
+        "I bought it. I paid. I wrote. I called. When do I get my money?",
+        "Members ship free\n\nDo I pay for shipping?",
+        "条件：人工费另计。人工费包括在内吗？",
+        "零件包括在内。人工费另计。人工费包括在内吗？",
     ],
 )
 def test_a_short_turn_that_holds_material_is_matched_exactly(text: str) -> None:
@@ -145,6 +169,11 @@ STOCK = {
     "bold": f"**Context:** {CONTEXT}\n\n**Question:** {{q}}",
     "tags": f"<context>{CONTEXT}</context>\n<question>{{q}}</question>\nAnswer in one sentence.",
     "step by step": f"Context:\n{CONTEXT}\nUser question: {{q}}\nAnswer: Let's think step by step.",
+    "german": f"Kontext: {CONTEXT}\nFrage: {{q}}\nAntwort:",
+    "french": f"Contexte\u00a0: {CONTEXT}\nQuestion\u00a0: {{q}}\nRéponse\u00a0:",
+    "spanish": f"Contexto: {CONTEXT}\nPregunta: {{q}}\nRespuesta:",
+    "spanish, question first": f"Pregunta del usuario: {{q}}\nContexto: {CONTEXT}",
+    "long context": "Context:\n" + CONTEXT * 40 + "\n\nQuestion: {q}\nAnswer:",
     "context with questions": f"Context information is below.\n------\nQ: is it?\nA: it is\n{CONTEXT}\n------\n"
     "Query: {q}\nAnswer: ",
 }
@@ -208,6 +237,45 @@ def test_a_hostile_text_takes_linear_time(text: str) -> None:
     # Quadratic time would be minutes here.
     for kind in ("chat", "text"):
         assert asked(text, kind=kind).exact_only is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "note: it is so\n" * 5_000 + "Is it?",
+        "Question: real?\n" + CONTEXT * 40 + "\nQ: of the context?\nAnswer:",
+        "Question: real?\nContext: " + CONTEXT * 40,
+        "Context: " + "x" * SCANNED + " Question: is it?",
+        "Is it? " * 5_000,
+    ],
+    ids=lambda text: repr(text[:20]),
+)
+def test_a_very_long_text_without_a_clear_labelled_question_at_its_end_is_matched_exactly(text: str) -> None:
+    for kind in ("chat", "text"):
+        assert asked(text, kind=kind).exact_only is ExactOnly.NO_QUESTION
+
+
+def test_of_a_very_long_transcript_the_last_human_part_is_the_query() -> None:
+    text = "Human: hi\nAI: hello\n" * 2_000 + f"Human: {QUESTION}\nAI:"
+    one, other = asked(text, kind="text"), asked("Human: hi!" + text[9:], kind="text")
+    assert (one.text, other.text) == (QUESTION, QUESTION)
+    assert one.frame != other.frame
+
+
+@pytest.mark.parametrize(
+    ("text", "labelled"),
+    [
+        (f"Question: {QUESTION}", True),
+        (f"\nFrage: {QUESTION}\nAntwort:", True),
+        (QUESTION, False),
+        (f"It is so.\nQuestion: {QUESTION}", False),
+        (f"Question: {QUESTION}\nContext: it is so", False),
+        (f"Q: {QUESTION}\nA: yes\nQ: {QUESTION}", False),
+        ("Question: " + "x" * 5_000, False),
+    ],
+)
+def test_a_text_is_labelled_that_is_one_labelled_question_and_nothing_else(text: str, labelled: bool) -> None:
+    assert is_labelled(text) is labelled
 
 
 def test_a_template_shown_apart_is_taken_as_it_is() -> None:

@@ -1,8 +1,9 @@
 """Deterministic vetoes on serving one question's answer for another.
 
 `parse` takes a text apart once; each guard compares two parsed texts. Modules: `_base` (the port and its values);
-`_scan`, `_numerals`, `_parse` (text to `Parsed`); `_neutral` (guards for any language); `_english` (guards with English
-lists); `_language` (is this English?); `_lexicon`, `_classes`, `_opposites` (the lists).
+`_scan`, `_numerals`, `_parse` (text to `Parsed`); `_neutral` (guards for any language); `_spelling` (the
+same, against what an uncased embedder cannot see); `_english` (guards with English lists); `_language` (is this
+English?); `_lexicon`, `_classes`, `_opposites` (the lists).
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from aicache._guards._neutral import (
     SwapGuard,
 )
 from aicache._guards._parse import Parser, collapsed, parse
+from aicache._guards._spelling import AccentGuard, CaseGuard
 
 __all__ = [
     "DEFAULT_GUARDS",
     "ENGLISH_GUARDS",
     "NEUTRAL_GUARDS",
+    "AccentGuard",
     "AntonymGuard",
+    "CaseGuard",
     "ClassGuard",
     "Conflict",
     "CurrencyGuard",
@@ -52,6 +56,8 @@ NEUTRAL_GUARDS: Final[tuple[Guard, ...]] = (
     CurrencyGuard(),
     NameGuard(),
     SwapGuard(),
+    CaseGuard(),
+    AccentGuard(),
 )
 """Guards for any language."""
 

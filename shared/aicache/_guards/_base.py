@@ -17,6 +17,7 @@ Facets: TypeAlias = Mapping[str, frozenset[str]]
 
 _NOTHING: Final[Facets] = MappingProxyType({})
 _NO_PARTS: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_CASES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class Parsed:
     """The preposition right before a word (English only): `{"london": "to", "paris": "from"}`."""
     negations: tuple[str, ...] = ()
     """For each negation in order, the word it stands before, or empty (English, and a few other languages)."""
+    cases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_CASES)
+    """Words whose letter case may tell what they mean, with the cases each occurrence may be meant in."""
+    verbatim: tuple[str, ...] = ()
+    """Parts in which case is part of a notation, in order: `-r`, `max_tokens`, `"quoted"`."""
 
 
 @dataclass(frozen=True, slots=True)
