@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from aicache._clock import Clock
 from aicache._errors import ConfigurationError, UnavailableError
+from aicache._fork import in_forked_child
 from aicache._health import PartHealth, PartState
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ class Breaker:
     """
 
     __slots__ = (
+        "__weakref__",
         "_circuit",
         "_clock",
         "_failing",
+        "_failures",
         "_generation",
         "_harmless",
         "_health",
@@ -90,6 +93,7 @@ class Breaker:
         self._reset = reset
         self._harmless = harmless
         self._on_change = on_change
+        self._failures = failures
         self._circuit = _make_circuit(failures)
         self._lock = threading.Lock()
         self._until: float | None = None
@@ -98,6 +102,16 @@ class Breaker:
         """Changes with every opening, closing and attempt: a report of an earlier generation is no news."""
         self._failing = False
         self._health = PartHealth(PartState.UP, clock.wall())
+        in_forked_child(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """In a forked child: the locks may be held by a thread that is not there, and its calls will never report."""
+        self._circuit = _make_circuit(self._failures)
+        self._lock = threading.Lock()
+        self._until = None
+        self._generation += 1
+        self._failing = False
+        self._health = PartHealth(PartState.UP, self._clock.wall())
 
     @property
     def health(self) -> PartHealth:

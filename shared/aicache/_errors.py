@@ -16,7 +16,6 @@ __all__ = [
     "UnknownWordsError",
     "UnreadableEntryError",
     "UnwritableEntryError",
-    "WrongKeyError",
 ]
 
 
@@ -49,10 +48,6 @@ class StoreError(AICacheError):
 
 class UnreadableEntryError(StoreError):
     """Stored bytes are not an entry of a format this version reads."""
-
-
-class WrongKeyError(UnreadableEntryError):
-    """An entry is encrypted with a key that is not among ours, or there is no key."""
 
 
 class UnwritableEntryError(StoreError):

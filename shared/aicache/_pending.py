@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from aicache._errors import UnwritableEntryError
+from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Entry, Selection
 
 __all__ = ["PendingCounts", "PendingUpdate", "PendingUpdates"]
@@ -69,6 +70,13 @@ class PendingUpdates:
         self._bytes = 0
         self._replayed = 0
         self._lost = 0
+        in_forked_child(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """In a forked child: the thread that held the lock, or was writing, is not there."""
+        self._lock = threading.Lock()
+        self._draining = False
+        self._in_flight = None
 
     @property
     def waiting(self) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from aicache._fork import in_forked_child
 from aicache._model import Hit, Match, MissReason, Outcome, SkipReason, Stored, UpdateOutcome, Usage
 
 __all__ = ["Percentiles", "Prices", "Recorder", "Stats"]
@@ -115,7 +116,12 @@ class Recorder:
     def __init__(self, prices: Prices | None) -> None:
         self._prices = prices
         self._lock = threading.Lock()
+        in_forked_child(self._renew_lock)
         self.reset()
+
+    def _renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
 
     def reset(self) -> None:
         """Start again from zero."""

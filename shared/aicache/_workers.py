@@ -6,6 +6,8 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+from aicache._fork import in_forked_child
+
 __all__ = ["Workers"]
 
 
@@ -16,12 +18,17 @@ class Workers:
     queue behind the calls it is there to save.
     """
 
-    __slots__ = ("_count", "_executor", "_lock", "_pid")
+    __slots__ = ("__weakref__", "_count", "_executor", "_lock", "_pid")
 
     def __init__(self, count: int = 4) -> None:
         self._count = count
         self._executor: ThreadPoolExecutor | None = None
         self._pid = 0
+        self._lock = threading.Lock()
+        in_forked_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
         self._lock = threading.Lock()
 
     def executor(self) -> ThreadPoolExecutor:

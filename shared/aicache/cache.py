@@ -452,15 +452,22 @@ class SemanticCache:
 
         Answers that could not be written are tried once more, for a second at the most.
         """
-        self._ports.replay.close()
-        self._ports.workers.close()
-        if self._ports.embedding is not None:
-            self._ports.embedding.close()
+        self._close_all_but_the_store()
         self._ports.store.close()
 
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
-        await asyncio.to_thread(self.close)
+        await asyncio.to_thread(self._close_all_but_the_store)
+        if self._ports.native is not None:
+            await self._ports.native.aclose()  # on the loop that its connections belong to
+        else:
+            await asyncio.to_thread(self._ports.store.close)
+
+    def _close_all_but_the_store(self) -> None:
+        self._ports.replay.close()
+        self._ports.workers.close()
+        if self._ports.embedding is not None:
+            self._ports.embedding.close()
 
     def __enter__(self) -> Self:
         return self
@@ -502,7 +509,7 @@ class SemanticCache:
         if failed.reason is MissReason.UNAVAILABLE:
             return  # The breaker's opening has been said.
         # Texts of our own exceptions hold no prompt; a foreign one may quote it, so only its type is shown.
-        what = str(error) if isinstance(error, AICacheError) else type(error).__name__
+        what = str(error).rstrip(".") if isinstance(error, AICacheError) else type(error).__name__
         self._warn(f"{name} failed: {what}. The application goes on; calls that need it are not cached")
 
     def _say_change(self, part: str, health: PartHealth) -> None:

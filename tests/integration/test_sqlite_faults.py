@@ -52,18 +52,16 @@ def _works(store: SqliteStore) -> None:
 # ------------------------------------------------------------------------------------ locked
 
 
-def test_a_locked_file_is_read_but_not_written(filled: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_locked_file_is_read_but_not_written(filled: Path) -> None:
     store = SqliteStore(filled, busy_timeout=0.01)
     with closing(sqlite3.connect(filled, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         for _ in range(3):
-            with pytest.raises(StoreError, match="locked by another program"):
+            with pytest.raises(StoreError, match=r"locked by another program.*busy_timeout$"):
                 store.write(make_entry())
         assert store.fetch(make_key("q7")) is not None
         assert len(store.nearest(make_partition(), "fake/2", _EAST, 3)) == 3
         other.execute("ROLLBACK")
-    assert len(caplog.records) == 1, "said once"
-    assert "busy_timeout" in caplog.records[0].getMessage()
     _works(store)
     store.close()
 
@@ -121,8 +119,7 @@ store.close()
 
 
 def test_what_was_written_before_the_limit_on_file_size_stays(tmp_path: Path) -> None:
-    run = _script(_FILL, str(tmp_path), "limit", "limit on file size")
-    assert run.stderr.count("limit on file size") == 1, run.stderr
+    _script(_FILL, str(tmp_path), "limit", "limit on file size")
 
 
 @pytest.mark.skipif(
@@ -144,7 +141,6 @@ def test_what_was_written_before_the_disk_was_full_stays(tmp_path: Path) -> None
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stderr.count("free some space") == 1, run.stderr
 
 
 # ------------------------------------------------------------------------------------ read-only
@@ -216,9 +212,8 @@ def test_a_read_only_file_still_serves_reads(filled: Path, public_folder: Path, 
     (target / "answers.db").chmod(0o444)
     before = (target / "answers.db").read_bytes()
     target.chmod(folder_mode)
-    run = _script(_DROP_RIGHTS + _READ_ONLY, str(target))
+    _script(_DROP_RIGHTS + _READ_ONLY, str(target))
     target.chmod(0o755)
-    assert run.stderr.count("read-only") == 1, run.stderr
     assert (target / "answers.db").read_bytes() == before
 
 
@@ -239,12 +234,12 @@ store = SqliteStore(Path(sys.argv[1]) / "answers.db")
 for act in (lambda: store.fetch(make_key()), lambda: store.write(make_entry()), store.size, store.epoch):
     try:
         act()
-    except StoreError:
+    except StoreError as error:
+        assert "cannot be opened" in str(error), error
         continue
     raise SystemExit("no error")
 """
-    run = _script(_DROP_RIGHTS + script, str(public_folder))
-    assert run.stderr.count("cannot be opened") == 1, run.stderr
+    _script(_DROP_RIGHTS + script, str(public_folder))
     assert _names(public_folder) == ["answers.db"]
 
 
@@ -427,7 +422,7 @@ def test_a_missing_folder_is_made(tmp_path: Path) -> None:
     store.close()
 
 
-def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     store = SqliteStore(tmp_path / "file" / "deeper" / "answers.db")
     for _ in range(3):
@@ -435,11 +430,12 @@ def test_a_folder_that_cannot_be_made_is_a_store_error(tmp_path: Path, caplog: p
             store.fetch(make_key())
         with pytest.raises(StoreError, match="folder"):
             store.write(make_entry())
-    assert len(caplog.records) == 1
     store.close()
 
 
-def test_a_file_deleted_while_open_is_made_anew_by_the_next_write(filled: Path) -> None:
+def test_a_file_deleted_while_open_is_made_anew_by_the_next_write(
+    filled: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = SqliteStore(filled)
     before = store.epoch()
     filled.unlink()
@@ -447,6 +443,7 @@ def test_a_file_deleted_while_open_is_made_anew_by_the_next_write(filled: Path) 
     assert store.fetch(make_key("q7")) is None
     assert store.fetch(make_key("new")) is not None
     assert store.epoch() != before, "the tiers above must forget"
+    assert ["was deleted while in use" in record.getMessage() for record in caplog.records] == [True]
     assert filled.exists()
     assert (filled.stat().st_mode & 0o777) == 0o600
     store.close()
@@ -465,7 +462,7 @@ def test_a_folder_deleted_while_open_is_made_anew(tmp_path: Path) -> None:
     store.close()
 
 
-def test_two_stores_agree_on_the_new_file(filled: Path) -> None:
+def test_two_stores_agree_on_the_new_file(filled: Path, caplog: pytest.LogCaptureFixture) -> None:
     one, two = SqliteStore(filled), SqliteStore(filled)
     one.fetch(make_key("q7"))
     two.fetch(make_key("q7"))
@@ -474,13 +471,14 @@ def test_two_stores_agree_on_the_new_file(filled: Path) -> None:
         (one, two)[number % 2].write(make_entry(f"new {number}"))
     for number in range(20):
         assert one.fetch(make_key(f"new {number}")) == two.fetch(make_key(f"new {number}")) is not None
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "was deleted while in use" in first
+    assert "was replaced by another file while in use" in second
     one.close()
     two.close()
 
 
-def test_a_file_replaced_by_a_folder_is_a_store_error_until_it_is_gone(
-    filled: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_replaced_by_a_folder_is_a_store_error_until_it_is_gone(filled: Path) -> None:
     clock = FakeClock()
     store = SqliteStore(filled, clock=clock)
     store.fetch(make_key("q7"))
@@ -490,7 +488,6 @@ def test_a_file_replaced_by_a_folder_is_a_store_error_until_it_is_gone(
     for act in (lambda: store.fetch(make_key()), lambda: store.write(make_entry()), store.size):
         with pytest.raises(StoreError, match="folder or a device"):
             act()
-    assert len(caplog.records) == 1
     filled.rmdir()
     _works(store)
     store.close()

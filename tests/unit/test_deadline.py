@@ -1,4 +1,4 @@
-"""Rules of deadlines and of the one retry."""
+"""Rules of deadlines."""
 
 import asyncio
 import math
@@ -7,10 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aicache import StoreError
 from aicache._deadline import Deadline, time_left
 from aicache._errors import StoreTimeoutError
-from aicache._retry import aretry_once, retry_once
 from aicache.testing import FakeClock
 
 SHORT = 0.02
@@ -107,68 +105,3 @@ async def test_a_timeout_of_an_awaited_store_passes_through() -> None:
 
     with pytest.raises(TimeoutError, match="own"):
         await Deadline(FakeClock(), 60.0).wait(timed_out())
-
-
-# ----------------------------------------------------------------------------------------------------- retry
-
-
-class Attempts:
-    """Fails as often as told, and counts."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.errors = list(errors)
-        self.made = 0
-
-    def __call__(self) -> str:
-        self.made += 1
-        if self.errors:
-            raise self.errors.pop(0)
-        return "answer"
-
-    async def acall(self) -> str:
-        await asyncio.sleep(0)
-        return self()
-
-
-def is_reset(error: BaseException) -> bool:
-    return isinstance(error, ConnectionResetError)
-
-
-CASES = [
-    ((), True, "answer", 1),
-    ((ConnectionResetError(),), True, "answer", 2),
-    ((ConnectionResetError(), ConnectionResetError()), True, ConnectionResetError, 2),
-    ((ConnectionResetError(), StoreError("down")), True, StoreError, 2),
-    ((StoreError("down"),), True, StoreError, 1),
-    ((ConnectionResetError(),), False, ConnectionResetError, 1),
-    ((KeyboardInterrupt(),), True, KeyboardInterrupt, 1),
-]
-"""Failures, whether there is time, result or exception, attempts."""
-
-
-@pytest.mark.parametrize(("errors", "in_time", "result", "made"), CASES)
-def test_a_reset_is_tried_once_more_in_time(
-    errors: tuple[BaseException, ...], in_time: bool, result: str | type[BaseException], made: int
-) -> None:
-    attempts = Attempts(*errors)
-    if isinstance(result, str):
-        assert retry_once(attempts, when=is_reset, in_time=lambda: in_time) == result
-    else:
-        with pytest.raises(result):
-            retry_once(attempts, when=is_reset, in_time=lambda: in_time)
-    assert attempts.made == made
-
-
-@pytest.mark.parametrize(("errors", "in_time", "result", "made"), CASES)
-async def test_the_async_retry_does_the_same(
-    errors: tuple[BaseException, ...], in_time: bool, result: str | type[BaseException], made: int
-) -> None:
-    if any(isinstance(error, KeyboardInterrupt) for error in errors):
-        errors, result = (asyncio.CancelledError(),), asyncio.CancelledError
-    attempts = Attempts(*errors)
-    if isinstance(result, str):
-        assert await aretry_once(attempts.acall, when=is_reset, in_time=lambda: in_time) == result
-    else:
-        with pytest.raises(result):
-            await aretry_once(attempts.acall, when=is_reset, in_time=lambda: in_time)
-    assert attempts.made == made

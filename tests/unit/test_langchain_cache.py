@@ -47,7 +47,17 @@ def test_a_wrong_argument_is_refused_by_name(tmp_path: Path, option: str, value:
 
 
 @pytest.mark.parametrize(
-    "store", ["redis", "", "sqlite://", "sqlite:///", "postgres://user:secret@host/db", 7, object()]
+    "store",
+    [
+        "redis",
+        "",
+        "redis://user:secret@host:x/0",
+        "sqlite://",
+        "sqlite:///",
+        "postgres://user:secret@host/db",
+        7,
+        object(),
+    ],
 )
 def test_a_store_that_is_none_is_refused_without_quoting_a_password(store: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^store: ") as refusal:

@@ -45,7 +45,7 @@ OPTIONAL = (
 # ---------------------------------------------------------------------------------------- import directions
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("model", ("_model", "_errors", "_clock", "_health", "_version")),
+    ("model", ("_model", "_errors", "_clock", "_fork", "_health", "_version")),
     ("policy", ("_policy", "_resilience")),
     (
         "leaves",
@@ -53,7 +53,6 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_breaker",
             "_codec",
             "_deadline",
-            "_envelope",
             "_eviction",
             "_freshness",
             "_guards",
@@ -62,7 +61,6 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_memo",
             "_pending",
             "_prompt",
-            "_retry",
             "_scopes",
             "_stats",
             "_upkeep",
@@ -90,9 +88,8 @@ STORES_MAY_IMPORT = frozenset(
         "_clock",
         "_codec",
         "_deadline",
-        "_envelope",
         "_eviction",
-        "_retry",
+        "_fork",
         "stores",
         "stores.base",
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from aicache._errors import ConfigurationError, EmbedderError, MissingExtraError, QueryTooLongError
+from aicache._fork import in_forked_child
 from aicache.embedders._installed import is_installed
 
 __all__ = ["SentenceTransformerEmbedder", "refuse_long"]
@@ -37,6 +38,11 @@ class SentenceTransformerEmbedder:
         self._prompt_name = prompt_name
         self._device = device
         self._fingerprint: str | None = None
+        self._lock = threading.Lock()
+        in_forked_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
         self._lock = threading.Lock()
 
     @property

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from aicache._errors import ConfigurationError
 from aicache.stores.base import Store
 
 __all__ = ["Store", "open_store"]
 
+REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel"})
+
 
 def open_store(url: str | None, *, eviction: str | None = None, **bounds: Any) -> Store:
     """The store a URL names; None is the SQLite file in the user's cache folder.
 
-    `memory://`, `sqlite:///relative.db`, `sqlite:////absolute/path.db`. `eviction` is what `memory://` forgets first;
-    `bounds` are `max_entries` and `max_bytes`.
+    `memory://`, `sqlite:///relative.db`, `sqlite:////absolute/path.db`, and the URLs of `RedisStore`. `eviction` is
+    what `memory://` forgets first; `bounds` are `max_entries` and `max_bytes`.
 
     Raises:
         ConfigurationError: no store has such a URL, or a bound is wrong.
+        MissingExtraError: the package of the store is not installed.
     """
     if url == "memory://":
         from aicache.stores.memory import MemoryStore
@@ -30,9 +33,15 @@ def open_store(url: str | None, *, eviction: str | None = None, **bounds: Any) -
         from aicache.stores.sqlite import SqliteStore, default_path
 
         return SqliteStore(default_path() if url is None else _sqlite_path(url), **bounds)
-    # Only the scheme is quoted: the rest may hold a password.
     scheme = url.partition("://")[0] if "://" in url else "(no scheme)"
-    raise ConfigurationError("store", f"give memory:// or sqlite:///path.db; got a URL of scheme {scheme}")
+    if scheme in REDIS_SCHEMES:
+        for name in bounds:
+            raise ConfigurationError(name, "a Redis is bounded by its own maxmemory; leave this out")
+        from aicache.stores.redis import RedisStore
+
+        return RedisStore(url)
+    # Only the scheme is quoted: the rest may hold a password.
+    raise ConfigurationError("store", f"give memory://, sqlite:///path.db or redis://...; got a URL of scheme {scheme}")
 
 
 def _sqlite_path(url: str) -> Path:

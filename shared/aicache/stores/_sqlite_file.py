@@ -24,7 +24,7 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Identity", "SqliteFile"]
 APPLICATION_ID: Final = 0x41494341
 """Marks the file as ours: `AICA`."""
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 Identity: TypeAlias = tuple[int, ...]
 """Differs when another file has taken the path."""
@@ -55,7 +55,8 @@ CREATE INDEX entries_used ON entries (used);
 CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL;
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE vectors (
-    id INTEGER PRIMARY KEY, partition BLOB NOT NULL, space INTEGER NOT NULL, vector BLOB NOT NULL);
+    id INTEGER PRIMARY KEY, partition BLOB NOT NULL, space INTEGER NOT NULL, vector BLOB NOT NULL,
+    checksum INTEGER NOT NULL);
 CREATE INDEX vectors_partition ON vectors (partition, space);
 CREATE TABLE tags (tag BLOB NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID;
 CREATE INDEX tags_entry ON tags (entry);

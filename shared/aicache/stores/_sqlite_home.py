@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
-from collections.abc import Callable
 from typing import Final
 
+from aicache._fork import around_fork
+from aicache.stores._sqlite_file import Identity
 from aicache.stores._sqlite_session import Session
 
 __all__ = ["Home", "Homes"]
@@ -19,12 +19,14 @@ _FORK_PATIENCE: Final = 1.0
 class Home:
     """The session of one program, if there is one."""
 
-    __slots__ = ("opening", "session", "sessions", "torn")
+    __slots__ = ("identity", "opening", "session", "sessions", "torn")
 
     def __init__(self, *, torn: bool) -> None:
         self.opening = threading.Lock()
         """Held while a session is opened, and during a fork."""
         self.session: Session | None = None
+        self.identity: Identity | None = None
+        """The file of the last session; None when none has been opened, or its file is known to be gone."""
         self.sessions = 0
         """Sessions opened so far."""
         self.torn = torn
@@ -43,12 +45,7 @@ class Homes:
     def __init__(self) -> None:
         self._homes: dict[int, Home] = {}
         self._forking: Home | None = None
-        if hasattr(os, "register_at_fork"):
-            # The registration outlives the store; it must not keep it alive.
-            os.register_at_fork(
-                before=_unless_gone(weakref.WeakMethod(self._before_fork)),
-                after_in_parent=_unless_gone(weakref.WeakMethod(self._after_fork)),
-            )
+        around_fork(self._before_fork, self._after_fork)
 
     def own(self) -> Home:
         """The home of this program."""
@@ -85,12 +82,3 @@ class Homes:
         home, self._forking = self._forking, None
         if home is not None:
             home.opening.release()
-
-
-def _unless_gone(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
-    def call() -> None:
-        alive = method()
-        if alive is not None:
-            alive()
-
-    return call

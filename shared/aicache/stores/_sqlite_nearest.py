@@ -4,6 +4,9 @@ Most partitions are conversations with a handful of entries: reading those rows 
 needs no memory, and cannot be out of date. A larger partition is read into a `VectorIndex` once. Ids grow
 with every write of any program, so `id > last seen` finds what is new; what was removed is noticed when its row is
 not there, or, when many are gone at once, by comparing ids.
+
+A damaged file may hold any bits. A vector is compared only if its checksum is right and its length is 1, both when it
+is read into an index and when the final scores are computed; a row where that is not so is passed over for good.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from aicache._model import Candidate, Partition, Space, Vector
-from aicache.stores._sqlite_rows import read_entries, read_totals, space_bytes
+from aicache.stores._sqlite_rows import checksum, read_entries, read_totals, space_bytes
 
 if TYPE_CHECKING:
     from aicache.stores._vectors import VectorIndex
@@ -25,6 +28,9 @@ __all__ = ["Neighbours"]
 
 _Scope: TypeAlias = tuple[bytes, bytes, int]
 """Partition, space, and bytes of a vector: what may be compared."""
+
+_Row: TypeAlias = tuple[int, Vector, int]
+"""Id, vector, checksum of the vector; in a damaged file the last one may be anything."""
 
 _SCANNED: Final = 32
 """Entries up to which the rows are read anew each time: 32 of 384 dimensions take 70 us, an index 30."""
@@ -40,12 +46,25 @@ _LABEL_BYTES: Final = 70
 
 _SCOPE: Final = "v.partition = ? AND v.space = (SELECT id FROM spaces WHERE name = ?)"
 _VECTORS: Final = (
-    f"SELECT v.id, v.vector FROM vectors v WHERE {_SCOPE} "  # noqa: S608 - constants
+    f"SELECT v.id, v.vector, v.checksum FROM vectors v WHERE {_SCOPE} "  # noqa: S608 - constants
     "AND length(v.vector) = ? AND typeof(v.vector) = 'blob'"
 )
 _FEW: Final = f"{_VECTORS} LIMIT ?"
 _NEW: Final = f"{_VECTORS} AND v.id > ? ORDER BY v.id"
 _IDS: Final = f"SELECT v.id FROM vectors v WHERE {_SCOPE}"  # noqa: S608 - constants
+
+
+class _Wanted(NamedTuple):
+    """What is looked for."""
+
+    partition: Partition
+    space: Space
+    vector: Vector
+
+    @property
+    def scope(self) -> _Scope:
+        """Where it may be."""
+        return self.partition.id, space_bytes(self.space), len(self.vector)
 
 
 class Neighbours:
@@ -63,16 +82,21 @@ class Neighbours:
         self, connection: sqlite3.Connection, partition: Partition, space: Space, vector: Vector, k: int
     ) -> list[tuple[int, Candidate]]:
         """At most `k` ids with their entries and exact scores, nearest first."""
-        scope = (partition.id, space_bytes(space), len(vector))
+        wanted = _Wanted(partition, space, vector)
+        scope = wanted.scope
         loaded = self._known(scope)
         if loaded is None:
             rows = connection.execute(_FEW, (*scope, _SCANNED + 1)).fetchall()
+            if not rows or not _is_usable(vector):
+                return []
             if len(rows) <= _SCANNED:
-                return _scan(connection, partition, rows, vector, k)
+                return _scan(connection, rows, wanted, k)
             loaded = self._add(scope)
+        elif not _is_usable(vector):
+            return []
         if loaded.refresh(connection):
             self._account(scope, loaded)
-        return loaded.find(connection, partition, vector, k)
+        return loaded.find(connection, wanted, k)
 
     def close(self) -> None:
         """End the background work and give the memory back."""
@@ -170,13 +194,11 @@ class _Loaded:
                 changed = True
             return changed
 
-    def find(
-        self, connection: sqlite3.Connection, partition: Partition, vector: Vector, k: int
-    ) -> list[tuple[int, Candidate]]:
+    def find(self, connection: sqlite3.Connection, wanted: _Wanted, k: int) -> list[tuple[int, Candidate]]:
         """As `Neighbours.find`. Rows that are gone or damaged leave the index, and the search begins again."""
         while True:
-            labels = [label for label, _ in self.index.search(vector, k)]
-            found = _candidates(connection, partition, labels, vector)
+            labels = [label for label, _ in self.index.search(wanted.vector, k)]
+            found = _candidates(connection, labels, wanted)
             if len(found) == len(labels):
                 return found
             with self._lock:
@@ -184,16 +206,18 @@ class _Loaded:
                     self._compare(connection, read_totals(connection).gone)
                 self._discard(set(labels).difference(number for number, _ in found))
 
-    def _take(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        if len(rows) <= _SCANNED:
-            for label, vector in rows:
+    def _take(self, rows: Sequence[_Row]) -> None:
+        sound = _sound(rows)
+        if len(sound) <= _SCANNED:
+            for label, vector in sound:
                 self.index.add(label, vector)
         else:
             import numpy as np
 
-            matrix = np.frombuffer(b"".join(vector for _, vector in rows), dtype="<f4")
-            self.index.load([label for label, _ in rows], matrix.reshape(len(rows), -1))
-        self._labels.update(label for label, _ in rows)
+            matrix = np.frombuffer(b"".join(vector for _, vector in sound), dtype="<f4")
+            self.index.load([label for label, _ in sound], matrix.reshape(len(sound), -1))
+        # The damaged ones count as seen: they are not read again, and the partition is not taken for a small one.
+        self._labels.update(row[0] for row in rows)
         self._seen = rows[-1][0]
 
     def _compare(self, connection: sqlite3.Connection, gone: int) -> None:
@@ -207,43 +231,48 @@ class _Loaded:
             self._labels.discard(label)
 
 
-def _scan(
-    connection: sqlite3.Connection,
-    partition: Partition,
-    rows: Sequence[tuple[int, bytes]],
-    vector: Vector,
-    k: int,
-) -> list[tuple[int, Candidate]]:
-    if not rows:
+def _is_usable(vector: Vector) -> bool:
+    from aicache.stores._vectors import is_vector
+
+    return is_vector(vector)
+
+
+def _sound(rows: Sequence[_Row]) -> list[tuple[int, Vector]]:
+    """The ids and vectors of the rows that hold what was written, and can be compared."""
+    from aicache.stores._vectors import are_vectors
+
+    intact = [(number, vector) for number, vector, check in rows if check == checksum(number, vector)]
+    return [pair for pair, usable in zip(intact, are_vectors([vector for _, vector in intact]), strict=True) if usable]
+
+
+def _scan(connection: sqlite3.Connection, rows: Sequence[_Row], wanted: _Wanted, k: int) -> list[tuple[int, Candidate]]:
+    sound = _sound(rows)
+    if not sound:
         return []
     from aicache.stores._vectors import cosines
 
-    scores = cosines(vector, [each for _, each in rows])
-    ranked = [number for _, number in sorted((-score, number) for (number, _), score in zip(rows, scores, strict=True))]
+    scores = cosines(wanted.vector, [vector for _, vector in sound])
+    ranked = [number for _, number in sorted((-score, pair[0]) for pair, score in zip(sound, scores, strict=True))]
     found: list[tuple[int, Candidate]] = []
     while ranked and len(found) < k:
         some, ranked = ranked[: k - len(found)], ranked[k - len(found) :]
-        found += _candidates(connection, partition, some, vector)
+        found += _candidates(connection, some, wanted)
     return found
 
 
-def _candidates(
-    connection: sqlite3.Connection, partition: Partition, labels: Sequence[int], vector: Vector
-) -> list[tuple[int, Candidate]]:
+def _candidates(connection: sqlite3.Connection, labels: Sequence[int], wanted: _Wanted) -> list[tuple[int, Candidate]]:
     """The entries of these ids with their exact scores, nearest first; without those gone or damaged."""
-    from aicache.stores._vectors import cosines
+    from aicache.stores._vectors import are_vectors, cosines
 
-    entries = {
-        number: entry
-        for number, entry in read_entries(connection, partition, labels).items()
-        if entry.vector is not None and len(entry.vector) == len(vector)
-    }
-    scores = cosines(vector, [entry.vector for entry in entries.values() if entry.vector is not None])
-    found = [
-        (number, Candidate(entry, score))
-        for (number, entry), score in zip(entries.items(), scores, strict=True)
-        # A damaged vector may hold anything; no comparison with NaN is true.
-        if -1.0 <= score <= 1.0
+    read = [
+        (number, entry, entry.vector)
+        for number, entry in read_entries(connection, wanted.partition, labels).items()
+        # What the entry itself says of its space is covered by its checksum, the column is not.
+        if entry.vector is not None and _Wanted(wanted.partition, entry.space or "", entry.vector).scope == wanted.scope
     ]
+    usable = are_vectors([vector for _, _, vector in read])
+    sound = [each for each, good in zip(read, usable, strict=True) if good]
+    scores = cosines(wanted.vector, [vector for _, _, vector in sound])
+    found = [(number, Candidate(entry, score)) for (number, entry, _), score in zip(sound, scores, strict=True)]
     found.sort(key=lambda pair: (-pair[1].score, pair[0]))
     return found

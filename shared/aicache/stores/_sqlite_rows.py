@@ -5,19 +5,30 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
+from zlib import crc32
 
 from aicache._codec import decode, encode
-from aicache._errors import StoreError, UnreadableEntryError
+from aicache._errors import UnreadableEntryError, UnwritableEntryError
 from aicache._model import CacheKey, Entry, Partition, Selection, Vector
 from aicache.stores._sqlite_trouble import DamagedFileError
 
-__all__ = ["GroupNames", "Row", "Totals", "Transaction", "read_entries", "read_row", "read_totals", "space_bytes"]
+__all__ = [
+    "GroupNames",
+    "Row",
+    "Totals",
+    "Transaction",
+    "checksum",
+    "read_entries",
+    "read_row",
+    "read_totals",
+    "space_bytes",
+]
 
 GroupNames = dict[tuple[bytes, bytes, bytes], int]
 
-_ROW_BYTES: Final = 285
+_ROW_BYTES: Final = 290
 """Bytes of the file an entry takes besides its body and vector: narrow row, four indexes, page headers
-(measured: 100,000 entries of 1 KB and 384 dimensions)."""
+(measured: 100,000 entries of 1 KB and 384 dimensions; since then a checksum of 5 bytes was added)."""
 
 _CHUNK: Final = 250
 """Ids in one statement."""
@@ -26,7 +37,7 @@ _SURPLUS: Final = 15
 """Entries removed beyond need when the bound is reached, so that not every write must evict."""
 
 _READ: Final = (
-    "SELECT e.id, e.digest, e.expires, b.body, v.vector FROM entries e "
+    "SELECT e.id, e.digest, e.expires, b.body, v.vector, v.checksum FROM entries e "
     "JOIN bodies b ON b.id = e.id LEFT JOIN vectors v ON v.id = e.id"
 )
 _READ_KEY: Final = f"{_READ} WHERE e.digest = ?"
@@ -53,6 +64,8 @@ class Row(NamedTuple):
     expires: float | None
     body: bytes
     vector: Vector | None
+    checksum: int | None
+    """Of the vector; the body has its own."""
 
     def entry(self, partition: Partition) -> Entry:
         """The entry.
@@ -65,8 +78,18 @@ class Row(NamedTuple):
             and isinstance(self.expires, float | None)
             and isinstance(self.vector, bytes | None)
         ):
-            raise UnreadableEntryError("The stored row holds values of other types; the entry is ignored.")
+            raise UnreadableEntryError("The stored row holds values of other types; the entry is ignored")
+        if self.vector is not None and self.checksum != checksum(self.id, self.vector):
+            raise UnreadableEntryError("The stored vector is damaged; the entry is ignored")
         return decode(CacheKey(partition, self.digest), self.body, expires=self.expires, vector=self.vector)
+
+
+def checksum(number: int, vector: Vector) -> int:
+    """The CRC-32 of a vector in the row of this id: a vector that got into another row is found out too.
+
+    A bit that turned over may leave a vector finite and of length 1, and its cosines wrong.
+    """
+    return crc32(vector, number & 0xFFFFFFFF)
 
 
 def space_bytes(space: str | None) -> bytes:
@@ -146,7 +169,10 @@ class Transaction:
         body = encode(entry)
         size = len(body) + len(entry.vector or b"") + sum(map(len, entry.tags)) + _ROW_BYTES
         if size > max_bytes:
-            raise StoreError(f"The entry takes {size} bytes and max_bytes is {max_bytes}; it was not written.")
+            # Without its own size: the text would be another each time, and be logged each time.
+            raise UnwritableEntryError(
+                f"An entry takes more than max_bytes, which is {max_bytes}, and was not written; give a larger one"
+            )
         execute = self._connection.execute
         old = execute("SELECT id FROM entries WHERE digest = ?", (entry.key.digest,)).fetchone()
         if old is not None:
@@ -160,8 +186,14 @@ class Transaction:
         execute("INSERT INTO bodies (id, body) VALUES (?, ?)", (number, body))
         if entry.vector is not None:
             execute(
-                "INSERT INTO vectors (id, partition, space, vector) VALUES (?, ?, ?, ?)",
-                (number, entry.key.partition.id, self._space(entry.space), entry.vector),
+                "INSERT INTO vectors (id, partition, space, vector, checksum) VALUES (?, ?, ?, ?, ?)",
+                (
+                    number,
+                    entry.key.partition.id,
+                    self._space(entry.space),
+                    entry.vector,
+                    checksum(number, entry.vector),
+                ),
             )
         for tag in set(entry.tags):
             execute("INSERT INTO tags (tag, entry) VALUES (?, ?)", (tag.encode("utf-8", "surrogatepass"), number))

@@ -36,7 +36,8 @@ class SqliteTroubleError(StoreError):
     """An operation on the file failed, for a known kind of reason."""
 
     def __init__(self, trouble: Trouble, path: Path) -> None:
-        super().__init__(f"The answer cache cannot use {path}: {trouble.value}.")
+        # No full stop: the cache puts the text into a sentence of its own.
+        super().__init__(f"The answer cache cannot use {path}: {trouble.value}")
         self.trouble = trouble
 
 

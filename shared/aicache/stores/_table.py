@@ -11,6 +11,7 @@ from typing import Final
 
 from aicache._errors import ConfigurationError
 from aicache._eviction import Eviction, eviction
+from aicache._fork import in_forked_child
 from aicache._model import Entry, Partition, Selection, StoreSize
 
 __all__ = ["EntryTable"]
@@ -31,6 +32,9 @@ class EntryTable:
     and for one that the policy turns away in its own `put`. It must not raise nor call the table. `touch` replaces
     the object of an entry; that is not leaving.
 
+    A forked child keeps the entries, unless a thread of its parent was in the middle of a change: then it begins with
+    an empty table, and `on_removed` is not called.
+
     Raises:
         ConfigurationError: at construction, naming `max_entries`, `max_bytes` or `eviction`.
     """
@@ -43,15 +47,29 @@ class EntryTable:
         eviction_name: str,
         on_removed: Callable[[Entry], None] | None = None,
     ) -> None:
-        self._policy: Eviction[bytes] = eviction(eviction_name, _positive("max_entries", max_entries))
+        self._max_entries = _positive("max_entries", max_entries)
         self._max_bytes = _positive("max_bytes", max_bytes)
+        self._eviction_name = eviction_name
         self._on_removed = on_removed
+        self.restart()
+        in_forked_child(self._recover)
+
+    def restart(self) -> None:
+        """Begin with an empty table, whoever holds the lock; `on_removed` is not called."""
         self._lock = Lock()
+        self._policy: Eviction[bytes] = eviction(self._eviction_name, self._max_entries)
         self._entries: dict[bytes, Entry] = {}
         self._bytes = 0
         self._hits: deque[bytes] = deque(maxlen=_BACKLOG)
         self._index = _SelectionIndex()
         self._expiries = _Expiries(self._entries)
+
+    def _recover(self) -> None:
+        """In a forked child: nobody is left who could release the lock or finish the change."""
+        # A fresh lock in any case: a thread that had waited for this one may have got it and not yet marked it so.
+        torn, self._lock = self._lock.locked(), Lock()
+        if torn:
+            self.restart()
 
     def get(self, digest: bytes) -> Entry | None:
         """The entry of this digest, or None; counts as a use."""

@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("semantic matching", "onnx") from error
 
-__all__ = ["EXACT_LIMIT", "VectorIndex", "cosines", "is_vector"]
+__all__ = ["EXACT_LIMIT", "VectorIndex", "are_vectors", "cosines", "is_vector"]
 
 _Rows: TypeAlias = "NDArray[np.float32]"
 _Labels: TypeAlias = "NDArray[np.int64]"
@@ -57,6 +57,9 @@ _CONNECTIVITY: Final = 16
 _EXPANSION_ADD: Final = 128
 _EXPANSION_SEARCH: Final = 48
 
+_ROUNDING: Final = 0.01
+"""By how much the square of a vector's length may differ from 1: whatever an embedder rounds to, with room."""
+
 _SPARSE: Final = 4
 """A graph in which fewer than one node in four is alive is dropped: a search walks over the dead ones."""
 
@@ -64,14 +67,20 @@ _log = logging.getLogger("aicache")
 
 
 def cosines(vector: Vector, others: Sequence[Vector]) -> list[float]:
-    """The cosine of `vector` with each of `others`, from float32, in [-1, 1]. All of one dimension."""
+    """The cosine of `vector` with each of `others`, from float32, in [-1, 1]. All of one dimension, and `is_vector`.
+
+    Where that is not so and the product is one that no two unit vectors have, the score is NaN.
+    """
     query = np.frombuffer(vector, dtype="<f4")
     at_once = max(1, _BLOCK_NUMBERS // len(query))
     scores: list[float] = []
     for start in range(0, len(others), at_once):
         some = others[start : start + at_once]
         matrix = np.frombuffer(b"".join(some), dtype="<f4").reshape(len(some), len(query))
-        scores += np.clip(matrix @ query, -1.0, 1.0).tolist()
+        with np.errstate(all="ignore"):
+            products = matrix @ query
+        products[~(np.abs(products) < 1.0 + _ROUNDING)] = np.nan  # so written because no comparison with NaN is true
+        scores += np.clip(products, -1.0, 1.0).tolist()
     return scores
 
 
@@ -80,7 +89,23 @@ def is_vector(vector: Vector) -> bool:
     if not vector or len(vector) % 4:
         return False
     row = np.frombuffer(vector, dtype="<f4")
-    return abs(float(row @ row) - 1.0) < 0.01  # False for NaN.
+    # Any bits may come from a damaged file: NumPy would warn, and where warnings are errors, raise.
+    with np.errstate(all="ignore"):
+        return abs(float(row @ row) - 1.0) < _ROUNDING  # False for NaN.
+
+
+def are_vectors(several: Sequence[Vector]) -> list[bool]:
+    """Whether each of these is a vector as `is_vector` says; all have the same number of bytes, a multiple of 4."""
+    if not several:
+        return []
+    flags: list[bool] = _are_units(np.frombuffer(b"".join(several), dtype="<f4").reshape(len(several), -1)).tolist()
+    return flags
+
+
+def _are_units(rows: _Rows) -> NDArray[np.bool_]:
+    with np.errstate(all="ignore"):
+        units: NDArray[np.bool_] = np.abs(np.einsum("ij,ij->i", rows, rows) - 1.0) < _ROUNDING
+    return units
 
 
 class VectorIndex:
@@ -114,6 +139,11 @@ class VectorIndex:
         with self._lock:
             return self._waiting.nbytes + (self._graph.nbytes if self._graph is not None else 0)
 
+    def recover(self) -> bool:
+        """In a forked child: take a fresh lock; False if a thread was at work in it, so that it is of no use here."""
+        torn, self._lock = self._lock.locked(), threading.Lock()
+        return not torn
+
     def __len__(self) -> int:
         with self._lock:
             return self._count()
@@ -122,11 +152,11 @@ class VectorIndex:
         """Put the vector under the label, in place of an earlier one.
 
         Raises:
-            ValueError: the vector has another dimension or is not finite.
+            ValueError: the vector has another dimension or is not finite and of length 1.
         """
         row = self._row(vector)
-        if not np.isfinite(row).all():
-            raise ValueError("the vector has a component that is not a finite number")
+        if not is_vector(vector):
+            raise ValueError("the vector is not of length 1, or not finite")
         with self._lock:
             self._drop(label)
             self._waiting.append(label, row)
@@ -158,8 +188,8 @@ class VectorIndex:
     def load(self, labels: Sequence[int] | _Labels, matrix: _Rows) -> None:
         """Add many vectors, one a row, without building a graph: `settle` or later `add` calls do that.
 
-        A label that is there already, or comes twice, ends with the last vector given. Rows that are not
-        finite are left out: they come from a damaged file, and the rest of it is good.
+        A label that is there already, or comes twice, ends with the last vector given. Rows that are not finite
+        and of length 1 are left out, their labels too.
 
         Raises:
             ValueError: the shapes do not fit.
@@ -169,7 +199,7 @@ class VectorIndex:
         with self._lock:
             for start in range(0, len(labels), _LOAD_CHUNK):
                 rows = matrix[start : start + _LOAD_CHUNK].astype(np.float32)
-                usable = np.isfinite(rows.sum(axis=1)).tolist()
+                usable = _are_units(rows).tolist()
                 for label, row, good in zip(labels[start : start + _LOAD_CHUNK], rows, usable, strict=True):
                     self._drop(int(label))
                     if good:

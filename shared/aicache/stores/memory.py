@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
 from aicache.stores._table import EntryTable
 
@@ -32,6 +33,9 @@ class MemoryStore:
     Vectors are kept as float32 in the entries; `max_bytes` counts those. Large partitions have a float16 graph
     besides, about 1,000 bytes an entry at 384 dimensions, which it does not count.
 
+    A forked child has a store of its own, with what its parent's held; an empty one if another thread was at work in it
+    at that moment.
+
     Args:
         max_entries: entries kept, at least 1.
         max_bytes: sum of their `Entry.weight`, at least 1.
@@ -52,6 +56,8 @@ class MemoryStore:
         # they may find a digest whose entry has just left, and skip it.
         self._lock = Lock()
         self._shelves: dict[_Place, _Shelf] = {}
+        self._left: dict[_Place, _Shelf] = {}  # what a forked child does not use
+        in_forked_child(self._recover)  # after the table's own
 
     @property
     def name(self) -> str:
@@ -70,7 +76,7 @@ class MemoryStore:
     def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
         """At most `k` entries of this partition and space, nearest first, with true cosines."""
         shelf = self._shelves.get((partition.id, space, len(vector) // 4))
-        if shelf is None or k < 1:
+        if shelf is None or k < 1 or not _is_usable(vector):
             return []
         if shelf.index is None:
             digests = list(shelf.digests.values())
@@ -122,6 +128,18 @@ class MemoryStore:
         """Forget everything."""
         self.clear(Selection())
 
+    def _recover(self) -> None:
+        """In a forked child: keep what is there if nobody was at work in it, else begin anew."""
+        torn, self._lock = self._lock.locked(), Lock()
+        for shelf in self._shelves.values():
+            if shelf.index is not None and not shelf.index.recover():
+                torn = True
+        # A table that was torn has emptied itself.
+        if torn or not self._table.size().entries:
+            self._table.restart()
+            # Not freed: a graph is C++, and may be torn too.
+            self._left, self._shelves = self._shelves, {}
+
     # ------------------------------------------------------------------------------ vectors
 
     def _scored(self, digests: Sequence[bytes], space: Space, vector: Vector) -> list[Candidate]:
@@ -141,9 +159,9 @@ class MemoryStore:
 
     def _shelve(self, entry: Entry, space: Space, vector: Vector) -> None:
         """Make the entry findable by its vector. Under the lock."""
-        from aicache.stores._vectors import VectorIndex, is_vector
+        from aicache.stores._vectors import VectorIndex
 
-        if not is_vector(vector):
+        if not _is_usable(vector):
             return  # The answer is good for exact matches all the same.
         dimension = len(vector) // 4
         shelf = self._shelves.setdefault((entry.key.partition.id, space, dimension), _Shelf())
@@ -185,6 +203,12 @@ class _Shelf:
     digests: dict[int, bytes] = field(default_factory=dict)
     index: VectorIndex | None = None
     """None while there are few."""
+
+
+def _is_usable(vector: Vector) -> bool:
+    from aicache.stores._vectors import is_vector
+
+    return is_vector(vector)
 
 
 def _label(digest: bytes) -> int:

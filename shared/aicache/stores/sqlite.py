@@ -18,7 +18,7 @@ from aicache._clock import Clock, SystemClock
 from aicache._errors import ConfigurationError, StoreError
 from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
 from aicache.stores._sqlite_file import Identity, SqliteFile
-from aicache.stores._sqlite_home import Homes
+from aicache.stores._sqlite_home import Home, Homes
 from aicache.stores._sqlite_rows import Row, Transaction, read_row, read_totals
 from aicache.stores._sqlite_session import Session
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
@@ -46,14 +46,16 @@ def default_path() -> Path:
 class SqliteStore:
     """A `Store` in one SQLite file.
 
-    Nothing is opened before the first use, and no trouble with the file leaves as anything but `StoreError`;
-    each kind of trouble is said once in the log `aicache`, with what to do about it.
+    Nothing is opened before the first use, and no trouble with the file leaves as anything but `StoreError`, whose
+    text says what to do; the cache logs it. The store itself logs only what it does not raise: that a file was set
+    aside, or that it was deleted or replaced while in use.
 
     Args:
         path: the file; made with its folder at the first use. Defaults to `default_path()`.
         max_entries, max_bytes: bounds; beyond them expired entries go first, then those used longest ago. The
             file may be a little larger than `max_bytes`: freed pages are reused, not always given back.
-        busy_timeout: seconds to wait for another program's write; also the longest a call stalls for one.
+        busy_timeout: seconds a write waits for its turn among the writes of this program, and once more for those
+            of others, before it is given up. A read waits as long for a program that has the whole file for itself.
         index_bytes: memory for the vectors of large partitions.
         clock: decides when a reader looks again whether the file was deleted or replaced: once a second.
 
@@ -80,7 +82,6 @@ class SqliteStore:
         self._busy_timeout = float(busy_timeout)
         self._file = SqliteFile(self._path, self._busy_timeout)
         self._clock = SystemClock() if clock is None else clock
-        self._said: set[Trouble] = set()
         self._closed = False
         self._homes = Homes()
         weakref.finalize(self, self._homes.close)
@@ -215,7 +216,7 @@ class SqliteStore:
             StoreError: whatever went wrong.
         """
         if self._closed:
-            raise StoreError("The store is closed; make a new one.")
+            raise StoreError("The store is closed; make a new one")
         damaged: Identity | None = None
         for attempt in range(_ATTEMPTS):
             session: Session | None = None
@@ -228,17 +229,10 @@ class SqliteStore:
             except (sqlite3.Error, OSError) as error:
                 trouble, cause = diagnose(error), error
             if session is None or trouble not in (Trouble.CORRUPT, Trouble.MOVED) or attempt + 1 == _ATTEMPTS:
-                raise self._complaint(trouble) from cause
+                raise SqliteTroubleError(trouble, self._path) from cause
             damaged = session.identity if trouble is Trouble.CORRUPT else None
             self._homes.own().retire(session)
         raise AssertionError("unreachable")
-
-    def _complaint(self, trouble: Trouble) -> StoreError:
-        complaint = SqliteTroubleError(trouble, self._path)
-        if trouble not in self._said:
-            self._said.add(trouble)
-            _log.warning("%s This is said once.", complaint)
-        return complaint
 
     def _session(self, damaged: Identity | None) -> Session:
         home = self._homes.own()
@@ -251,11 +245,31 @@ class SqliteStore:
             if home.session is not None and (home.session.retired or home.session.moved()):
                 home.retire(home.session)
             if home.session is None:
+                self._say_what_became_of(home)
                 if damaged is not None:
                     self._file.make_ready(damaged)
                 home.sessions += 1
                 home.session = Session(self._file, home.sessions, self._busy_timeout, self._index_bytes, self._clock)
+                home.identity = home.session.identity
             return home.session
+
+    def _say_what_became_of(self, home: Home) -> None:
+        """Log that the file of the last session is gone: no error tells of it, for the store goes on with another."""
+        last, home.identity = home.identity, self._file.identity()
+        if last is None or last == home.identity:
+            return
+        if home.identity is None:
+            _log.warning(
+                "The answer cache %s was deleted while in use: its answers are gone and a new file is begun. Delete it "
+                "only while no program uses it.",
+                self._path,
+            )
+        else:
+            _log.warning(
+                "The answer cache %s was replaced by another file while in use: answers come from that one now. "
+                "Replace it only while no program uses it.",
+                self._path,
+            )
 
 
 def _whole(parameter: str, value: int, *, least: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 from aicache._errors import QueryTooLongError, StoreError
+from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
 from aicache.stores.base import Store
 
@@ -84,6 +85,11 @@ class FakeEmbedder:
         self.embedded = 0
         self._fingerprint = fingerprint
         self._lock = threading.Lock()
+        in_forked_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
 
     @property
     def fingerprint(self) -> str:
@@ -150,10 +156,15 @@ class FailingStore:
         self.calls: Counter[str] = Counter()
         self._store = store
         self._lock = threading.Lock()
+        in_forked_child(self._renew_lock)
         self._failing: frozenset[str] = frozenset()
         self._error: BaseException = StoreError("The store was told to fail.")
         if methods or error is not None:
             self.fail(*methods, error=error)
+
+    def _renew_lock(self) -> None:
+        """In a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
 
     def fail(self, *methods: str, error: BaseException | None = None) -> None:
         """Let these methods raise `error` from now on.

@@ -1,0 +1,233 @@
+"""How the Redis store lays out its keys and its entries: names, and the bytes of a value.
+
+Keys, where `aa` is the bucket: the first byte of the partition's id, in hex, and the hash tag that puts all keys of a
+partition on one node of a cluster:
+
+    aicache:{aa}:e:<digest>   an entry
+    aicache:{aa}:v:<shelf>    a vector set: the vectors of one partition, space and dimension
+    aicache:{aa}:i            the index of the bucket: <digest><shelf> -> when it expires, and `g` -> the generation
+    aicache:{aa}:g            the generation again, where a read finds it with one MGET
+    aicache:{epoch}:all       changes that others must hear of, and the same of one program each
+
+A bucket and not a partition of its own, because each conversation is a partition: there may be as many of them as
+entries, and `clear`, `sweep` and `size` must find them all without a scan of the whole server.
+
+The generation ties entries to their index. Where Redis may evict any key, the index can go while its entries stay, and
+a `clear` would not find them; the next change then begins a new generation, and entries of another one do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from dataclasses import dataclass
+from math import inf, isfinite
+from typing import Final
+from zlib import crc32
+
+from aicache._codec import decode, encode
+from aicache._errors import ConfigurationError, StoreError, UnreadableEntryError
+from aicache._model import CacheKey, Entry, Partition, Space, Vector
+
+__all__ = [
+    "BUCKETS",
+    "NO_SHELF",
+    "OFFSETS",
+    "PREFIX_OF_TAG",
+    "Keys",
+    "Parts",
+    "expiry_field",
+    "group_id",
+    "name_of",
+    "pack",
+    "tag_id",
+    "unpack",
+]
+
+FORMAT: Final = 1
+"""The version of the bytes before the codec's own, and the only one that is read."""
+
+BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
+NO_SHELF: Final = "0" * 32
+"""The shelf of an entry without a vector."""
+
+# format | generation | expires | its checksum | namespace | tenant | model | shelf | number of tags | vector bytes |
+# checksum. Then 8 bytes for each tag, the vector, and what the codec wrote, which has a checksum of its own. Generation
+# and expiry are changed in place, on the server, and are not part of the checksum at the end.
+_HEAD: Final = struct.Struct("<B8sdI16s16s16s32sHII")
+_EXPIRY: Final = struct.Struct("<dI")
+_CHECKSUM: Final = struct.Struct("<I")
+_CHECKED_FROM: Final = 21
+_CHECKED_TO: Final = _HEAD.size - _CHECKSUM.size
+
+OFFSETS: Final = {
+    "FORMAT": str(FORMAT),
+    "HEAD": str(_HEAD.size),
+    "GENERATION": "2, 9",
+    "GENERATION_AT": "1",
+    "EXPIRES": "10, 17",
+    "EXPIRES_AT": "9",
+    "AFTER_EXPIRY": "22",
+    "NAMESPACE": "22, 37",
+    "TENANT": "38, 53",
+    "MODEL": "54, 69",
+    "SHELF": "70, 101",
+    "TAGS": "102, 103",
+}
+"""Where the scripts find the fields: Lua counts from 1 and includes the end."""
+
+PREFIX_OF_TAG: Final = 8
+_PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The names of all keys under one prefix.
+
+    Raises:
+        ConfigurationError: the prefix has a character that would break a hash tag or a pattern.
+    """
+
+    prefix: str
+    quantisation: str
+
+    def __post_init__(self) -> None:
+        if not _PREFIX.fullmatch(self.prefix):
+            raise ConfigurationError("prefix", "give 1 to 64 letters, digits or the characters . _ : -")
+
+    def base(self, bucket: str) -> str:
+        """What all keys of the bucket begin with."""
+        return f"{self.prefix}:{{{bucket}}}:"
+
+    def index(self, bucket: str) -> str:
+        """The index of the bucket."""
+        return f"{self.base(bucket)}i"
+
+    def generation(self, bucket: str) -> str:
+        """The generation of the bucket."""
+        return f"{self.base(bucket)}g"
+
+    def entry(self, key: CacheKey) -> str:
+        """The entry of this key."""
+        return f"{self.base(self.bucket(key.partition))}e:{key.digest.hex()}"
+
+    def vectors(self, bucket: str, shelf: str) -> str:
+        """The vector set of the shelf."""
+        return f"{self.base(bucket)}v:{shelf}"
+
+    def epochs(self, author: str) -> tuple[str, str]:
+        """The number of changes by anybody, and by this program."""
+        return f"{self.prefix}:{{epoch}}:all", f"{self.prefix}:{{epoch}}:{author}"
+
+    def bucket(self, partition: Partition) -> str:
+        """The bucket of the partition."""
+        return f"{partition.id[0]:02x}"
+
+    def shelf(self, partition: Partition, space: Space, dimension: int) -> str:
+        """The shelf of vectors that may be compared. Vectors of two quantisations cannot be in one set."""
+        named = f"{self.quantisation}/{dimension}/{space}".encode("utf-8", "surrogatepass")
+        return hashlib.sha256(partition.id + named).digest()[:16].hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The bytes of an entry: in a string one after the other, in a hash a field each."""
+
+    head: bytes
+    """The fixed fields and the tags."""
+    vector: bytes
+    content: bytes
+
+
+def name_of(key: CacheKey) -> str:
+    """The entry's name in indexes and vector sets."""
+    return key.digest.hex()
+
+
+def group_id(value: bytes) -> bytes:
+    """A namespace, tenant or model as 16 bytes, which those of the core are already."""
+    return value if len(value) == 16 else hashlib.sha256(value).digest()[:16]
+
+
+def tag_id(tag: str) -> bytes:
+    """A tag as it stands in a header. Two tags with equal 64 bits would be cleared together: no harm in a cache."""
+    return hashlib.sha256(tag.encode("utf-8", "surrogatepass")).digest()[:PREFIX_OF_TAG]
+
+
+def expiry_field(key: CacheKey, expires: float | None) -> bytes:
+    """The part of a value that says when it expires, as `touch` puts it in place.
+
+    Raises:
+        StoreError: the time is not a finite number.
+    """
+    if expires is None:
+        expires = inf
+    elif not isfinite(expires):
+        raise StoreError("The entry expires at a time that is no finite number; it was not written.")
+    raw = struct.pack("<d", expires)
+    return raw + _CHECKSUM.pack(crc32(raw, crc32(key.digest)))
+
+
+def pack(entry: Entry, shelf: str) -> Parts:
+    """The bytes of the entry; the generation is filled in by the script that writes them.
+
+    Raises:
+        StoreError: a field exceeds the format.
+    """
+    key, vector = entry.key, entry.vector or b""
+    if len(entry.tags) > 0xFFFF:
+        raise StoreError("The entry has more tags than the format holds; it was not written.")
+    content = encode(entry)
+    head = _HEAD.pack(
+        FORMAT,
+        bytes(8),
+        *_EXPIRY.unpack(expiry_field(key, entry.expires)),
+        group_id(key.partition.namespace),
+        group_id(key.partition.tenant),
+        group_id(key.partition.model),
+        shelf.encode(),
+        len(entry.tags),
+        len(vector),
+        0,
+    )
+    tags = b"".join(map(tag_id, entry.tags))
+    checksum = _checksum(key, head, tags, vector)
+    return Parts(head[:_CHECKED_TO] + _CHECKSUM.pack(checksum) + tags, vector, content)
+
+
+def unpack(key: CacheKey, value: object, generation: object) -> Entry | None:
+    """The entry whose parts `pack` made, joined; None if it belongs to no generation or to an earlier one.
+
+    Raises:
+        UnreadableEntryError: `value` is not an intact entry of this format and this key.
+    """
+    if not isinstance(value, bytes) or len(value) < _HEAD.size:
+        raise UnreadableEntryError("The stored value is too short, or no bytes; the entry is ignored.")
+    if value[0] != FORMAT:
+        order = "newer" if value[0] > FORMAT else "older"
+        raise UnreadableEntryError(
+            f"The value has format {value[0]}, {order} than the format {FORMAT} read here; the entry is ignored."
+        )
+    _, written_in, expires, expires_checksum, _, _, _, _, tags, vector_bytes, checksum = _HEAD.unpack_from(value)
+    if written_in != generation:
+        return None
+    tags_end = _HEAD.size + tags * PREFIX_OF_TAG
+    vector_end = tags_end + vector_bytes
+    vector = value[tags_end:vector_end]
+    if (
+        vector_end > len(value)
+        or checksum != _checksum(key, value, value[_HEAD.size : tags_end], vector)
+        or expires_checksum != crc32(struct.pack("<d", expires), crc32(key.digest))
+    ):
+        raise UnreadableEntryError("The stored value is damaged or of another key; the entry is ignored.")
+    return decode(
+        key,
+        value[vector_end:],
+        expires=None if expires == inf else expires,
+        vector=Vector(vector) if vector_bytes else None,
+    )
+
+
+def _checksum(key: CacheKey, head: bytes, tags: bytes, vector: bytes) -> int:
+    return crc32(vector, crc32(tags, crc32(head[_CHECKED_FROM:_CHECKED_TO], crc32(key.digest))))

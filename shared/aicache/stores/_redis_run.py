@@ -1,0 +1,174 @@
+"""Carrying out the operations of the Redis store: the one place that waits for the network.
+
+Whatever redis-py raises becomes a `StoreError` here. The original is not chained: some of its messages quote the whole
+command, and with it questions and answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    MaxConnectionsError,
+    RedisClusterException,
+    ResponseError,
+)
+from redis.sentinel import MasterNotFoundError
+
+from aicache._errors import StoreError
+from aicache.stores._redis_clients import AsyncClients, Clients
+from aicache.stores._redis_plan import Command, Operation, complaint, refusal
+
+__all__ = ["run", "run_async"]
+
+R = TypeVar("R")
+
+
+def run(operation: Operation[R], clients: Clients) -> R:
+    """Carry out an operation, blocking.
+
+    Raises:
+        StoreError: whatever went wrong.
+    """
+    try:
+        commands = next(operation)
+        while True:
+            replies, problem = _send(commands, clients)
+            if problem is not None:
+                raise problem
+            commands = operation.send(replies)
+    except StopIteration as stop:
+        returned: R = stop.value
+        return returned
+    finally:
+        operation.close()
+
+
+async def run_async(operation: Operation[R], clients: AsyncClients) -> R:
+    """Carry out an operation without blocking the event loop.
+
+    Raises:
+        StoreError: whatever went wrong.
+    """
+    try:
+        commands = next(operation)
+        while True:
+            replies, problem = await _send_async(commands, clients)
+            if problem is not None:
+                raise problem
+            commands = operation.send(replies)
+    except StopIteration as stop:
+        returned: R = stop.value
+        return returned
+    finally:
+        operation.close()
+
+
+_Sent = tuple[Sequence[Any], StoreError | None]
+
+
+def _send(commands: tuple[Command, ...], clients: Clients) -> _Sent:
+    try:
+        with clients.use() as client:
+            if len(commands) == 1:
+                options = clients.options(client, commands[0])
+                return [client.execute_command(*commands[0].words, **options)], None
+            pipeline = client.pipeline(transaction=False)
+            try:
+                for command in commands:
+                    pipeline.execute_command(*command.words, **clients.options(client, command))
+                return _read(pipeline.execute(raise_on_error=False))
+            finally:
+                pipeline.reset()
+    except StoreError as error:
+        return (), error
+    except Exception as error:  # noqa: BLE001 - redis-py raises far more than RedisError (see _problem)
+        return _failed(error, commands)
+
+
+async def _send_async(commands: tuple[Command, ...], clients: AsyncClients) -> _Sent:
+    try:
+        async with clients.use() as client:
+            if len(commands) == 1:
+                options = clients.options(client, commands[0])
+                return [await client.execute_command(*commands[0].words, **options)], None
+            pipeline = client.pipeline(transaction=False)
+            try:
+                for command in commands:
+                    pipeline.execute_command(*command.words, **clients.options(client, command))
+                return _read(await pipeline.execute(raise_on_error=False))
+            finally:
+                await pipeline.reset()
+    except StoreError as error:
+        return (), error
+    except Exception as error:  # noqa: BLE001 - redis-py raises far more than RedisError (see _problem)
+        return _failed(error, commands)
+
+
+def _failed(error: Exception, commands: tuple[Command, ...]) -> _Sent:
+    """A refusal of the only command is its reply; anything else ends the operation."""
+    if isinstance(error, ResponseError) and len(commands) == 1:
+        return [refusal(_text(error))], None
+    return (), _problem(error)
+
+
+def _read(replies: Sequence[Any]) -> _Sent:
+    """The replies, the server's errors as `Refusal`; any other error among them ends the operation."""
+    read: list[Any] = []
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            read.append(refusal(_text(reply)))
+        elif isinstance(reply, Exception):
+            return (), _problem(reply)
+        else:
+            read.append(reply)
+    return read, None
+
+
+def _text(error: ResponseError) -> str:
+    """The server's own words: redis-py cuts off the code of the errors it has a class for."""
+    code = getattr(error, "status_code", None) or _CODES.get(type(error).__name__, "")
+    return f"{code} {error}" if code else str(error)
+
+
+_CODES = {
+    "NoScriptError": "NOSCRIPT",
+    "OutOfMemoryError": "OOM",
+    "ReadOnlyError": "READONLY",
+    "NoPermissionError": "NOPERM",
+    "MovedError": "MOVED",
+    "AskError": "ASK",
+    "ClusterDownError": "CLUSTERDOWN",
+    "MasterDownError": "MASTERDOWN",
+    "TryAgainError": "TRYAGAIN",
+    "ClusterCrossSlotError": "CROSSSLOT",
+}
+
+
+def _problem(error: Exception) -> StoreError:
+    """One sentence: what is wrong, what to do. Of the error itself it says the type only."""
+    match error:
+        case ResponseError():  # To a command of redis-py's own, as it connects.
+            return complaint(refusal(_text(error)))
+        case AuthenticationError() | AuthorizationError():
+            text = "Redis refused the user name or the password, or wants one: see the URL."
+        case BusyLoadingError():
+            text = "Redis is still loading its file: wait."
+        case MaxConnectionsError():
+            text = "All connections to Redis are in use: allow more with max_connections."
+        case MasterNotFoundError():
+            text = "The Sentinels name no primary: check the service's name, or wait for the failover to end."
+        case redis.TimeoutError() | TimeoutError():
+            text = "Redis did not answer in time."
+        case redis.ConnectionError() | OSError():
+            text = "Redis cannot be reached, or has closed the connection."
+        case RedisClusterException():  # Not a RedisError; nor is its SlotNotCoveredError.
+            text = "The cluster does not serve this slot, or cannot be reached."
+        case _:
+            text = "Redis gave a reply that makes no sense, or its client failed."
+    return StoreError(f"{text} ({type(error).__name__})")

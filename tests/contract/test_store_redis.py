@@ -1,0 +1,171 @@
+"""The Redis store keeps the contract of every store: both halves, on every kind of server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import pytest
+
+from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache.stores.base import AsyncStore, Store
+from aicache.testing import StoreContract
+
+pytest.importorskip("redis", reason="needs the extra redis")
+
+from aicache.stores.redis import RedisStore
+
+if TYPE_CHECKING:
+    from redis_servers import Cluster, Node, SentinelSet
+
+R = TypeVar("R")
+
+PATIENT: dict[str, Any] = {"timeout": 20.0, "connect_timeout": 20.0}
+"""Eight threads and a server share two busy cores here."""
+
+
+class Awaited:
+    """The async half of a store as a `Store`: each call is awaited on one event loop in a thread of its own."""
+
+    name = "redis"
+    blocking = True
+
+    def __init__(self, store: RedisStore) -> None:
+        assert isinstance(store, AsyncStore)
+        self._store = store
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def _wait(self, coroutine: Coroutine[Any, Any, R]) -> R:
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def fetch(self, key: CacheKey) -> Entry | None:
+        return self._wait(self._store.afetch(key))
+
+    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+        return self._wait(self._store.anearest(partition, space, vector, k))
+
+    def write(self, entry: Entry) -> None:
+        self._wait(self._store.awrite(entry))
+
+    def touch(self, key: CacheKey, expires: float | None) -> None:
+        self._wait(self._store.atouch(key, expires))
+
+    def remove(self, keys: Sequence[CacheKey]) -> int:
+        return self._wait(self._store.aremove(keys))
+
+    def clear(self, selection: Selection) -> int:
+        return self._wait(self._store.aclear(selection))
+
+    def sweep(self, now: float, limit: int) -> int:
+        return self._wait(self._store.asweep(now, limit))
+
+    def size(self) -> StoreSize:
+        return self._wait(self._store.asize())
+
+    def epoch(self) -> int:
+        return self._wait(self._store.aepoch())
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        self._wait(self._store.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def half(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@contextlib.contextmanager
+def opened(server: Any, half: str, expected: str, **options: Any) -> Iterator[Store]:
+    """An empty store; when it is closed, the server has shown the dialect that was meant."""
+    server.flush()
+    redis_store = RedisStore(server.url, **PATIENT, **options)
+    store: Store = Awaited(redis_store) if half == "async" else redis_store
+    try:
+        yield store
+        assert redis_store.dialect in (expected, None)
+    finally:
+        store.close()
+
+
+class TestRedis8(StoreContract):
+    @pytest.fixture
+    def store(self, redis_standalone: Node, half: str) -> Iterator[Store]:
+        with opened(redis_standalone, half, "vector sets") as store:
+            yield store
+
+
+class TestRedis8Unquantised(StoreContract):
+    @pytest.fixture
+    def store(self, redis_standalone: Node) -> Iterator[Store]:
+        with opened(redis_standalone, "sync", "vector sets", quantisation="NOQUANT") as store:
+            yield store
+
+
+class TestRediSearch(StoreContract):
+    @pytest.fixture
+    def store(self, redis_search: Node, half: str) -> Iterator[Store]:
+        # This server has vector sets as well.
+        with opened(redis_search, half, "search", dialect="search") as store:
+            yield store
+
+
+class TestCluster(StoreContract):
+    @pytest.fixture
+    def store(self, redis_cluster: Cluster, half: str) -> Iterator[Store]:
+        with opened(redis_cluster, half, "vector sets") as store:
+            yield store
+
+
+class TestSentinel(StoreContract):
+    @pytest.fixture
+    def store(self, redis_sentinel: SentinelSet, half: str) -> Iterator[Store]:
+        with opened(redis_sentinel, half, "vector sets") as store:
+            yield store
+
+
+class ExactContract(StoreContract):
+    """The contract without the rules of which nearness is the subject, or a part that cannot be left out."""
+
+    needs_vectors: ClassVar[frozenset[str]] = frozenset(
+        {
+            "test_expired_entries_are_still_returned",
+            "test_nearest_comes_first_with_its_true_cosine",
+            "test_an_equal_vector_scores_one_and_never_more",
+            "test_scores_match_the_dot_product_in_many_dimensions",
+            "test_at_most_k_candidates",
+            "test_candidates_carry_whole_entries",
+            "test_an_entry_without_a_vector_is_never_near",
+            "test_nearest_stays_in_the_partition",
+            "test_nearest_stays_in_the_space",
+            "test_nearest_stays_in_the_dimension",
+            "test_after_a_replacement_only_the_new_entry_is_near",
+            "test_a_replacement_in_another_space_leaves_the_old_space",
+            "test_touch_sets_when_an_entry_expires_and_nothing_else",
+            "test_remove_takes_entries_with_their_vectors",
+            "test_an_entry_can_be_written_again_after_its_removal",
+            "test_clear_removes_the_selection_and_nothing_else",
+            "test_threads_lose_nothing_and_mix_nothing",
+        }
+    )
+
+
+for _name in ExactContract.needs_vectors:
+    # Not collected at all: a skip would say that something is missing here.
+    setattr(ExactContract, _name, None)
+
+
+class TestRedis7(ExactContract):
+    @pytest.fixture
+    def store(self, redis_7: Node, half: str) -> Iterator[Store]:
+        with opened(redis_7, half, "plain") as store:
+            yield store

@@ -1,0 +1,106 @@
+"""AICache over real Redis servers of every kind: LangChain's own suites, and what processes share."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from langchain_core.outputs import Generation
+from langchain_tests.integration_tests.cache import AsyncCacheTestSuite, SyncCacheTestSuite
+
+from aicache import Match
+from aicache.testing import FakeEmbedder
+from langchain_aicache import AICache
+
+SERVERS = ["redis_standalone", "redis_7", "redis_search", "redis_cluster", "redis_sentinel"]
+BY_MEANING = [name for name in SERVERS if name != "redis_7"]
+
+ASKED, REWORDED = "How do I reset my password?", "How can I reset my password please?"
+ANSWER = [Generation(text="by mail")]
+
+
+def server(request: pytest.FixtureRequest, name: str) -> Any:
+    found = request.getfixturevalue(name)
+    found.flush()
+    return found
+
+
+def open_cache(url: str, **options: Any) -> AICache:
+    # Deadlines are for networks; on a busy test machine they would make every pause a failure.
+    return AICache(
+        url, embeddings=FakeEmbedder(), threshold=0.8, margin=0.0, lookup_timeout=5.0, update_timeout=5.0, **options
+    )
+
+
+class TestSync(SyncCacheTestSuite):
+    @pytest.fixture(params=SERVERS)
+    def cache(self, request: pytest.FixtureRequest) -> Iterator[AICache]:  # type: ignore[override]
+        with open_cache(server(request, request.param).url) as cache:
+            yield cache
+
+
+class TestAsync(AsyncCacheTestSuite):
+    @pytest.fixture(params=SERVERS)
+    async def cache(self, request: pytest.FixtureRequest) -> AsyncIterator[AICache]:  # type: ignore[override]
+        async with open_cache(server(request, request.param).url) as cache:
+            yield cache
+
+
+@pytest.mark.parametrize("name", BY_MEANING)
+def test_one_processs_answer_serves_anothers_reworded_question(request: pytest.FixtureRequest, name: str) -> None:
+    url = server(request, name).url
+    with open_cache(url) as one, open_cache(url) as two:
+        one.update(ASKED, "m", ANSWER)
+        assert two.lookup(ASKED, "m") == ANSWER
+        assert two.lookup(REWORDED, "m") == ANSWER
+        assert two.stats().hits["redis", Match.SEMANTIC] == 1
+
+
+@pytest.mark.parametrize("name", BY_MEANING)
+async def test_the_async_half_finds_what_the_sync_half_wrote(request: pytest.FixtureRequest, name: str) -> None:
+    async with open_cache(server(request, name).url) as cache:
+        cache.update(ASKED, "m", ANSWER)
+        assert await cache.alookup(REWORDED, "m") == ANSWER
+
+
+def test_a_server_without_vectors_still_answers_repetitions(request: pytest.FixtureRequest) -> None:
+    with open_cache(server(request, "redis_7").url, l1_entries=0) as cache:
+        cache.update(ASKED, "m", ANSWER)
+        assert cache.lookup(ASKED, "m") == ANSWER
+        assert cache.lookup(REWORDED, "m") is None
+
+
+def test_tenants_on_one_server_share_nothing(request: pytest.FixtureRequest) -> None:
+    url = server(request, "redis_standalone").url
+    with open_cache(url, tenant="a") as a, open_cache(url, tenant="b") as b:
+        a.update(ASKED, "m", ANSWER)
+        assert b.lookup(ASKED, "m") is None
+        b.clear()
+        assert a.lookup(ASKED, "m") == ANSWER
+
+
+async def test_a_killed_server_costs_no_exception_and_no_answer_and_gets_what_it_missed(start_redis: Any) -> None:
+    from redis_servers import wait_until
+
+    with start_redis("standalone") as node:
+        async with open_cache(node.url, breaker_failures=2, breaker_reset=0.05) as cache:
+            cache.update(ASKED, "m", ANSWER)
+            node.kill()
+            assert cache.lookup(ASKED, "m") == ANSWER  # L1 keeps answering
+            for number in range(4):
+                assert cache.lookup(f"another question {number}", "m") is None
+                assert await cache.alookup(f"one more question {number}", "m") is None
+                cache.update(f"kept question {number}", "m", ANSWER)
+            assert cache.lookup("kept question 3", "m") == ANSWER
+            assert cache.stats().pending == 4
+            node.restart()
+
+            def is_drained() -> bool:
+                cache.lookup("is the store back?", "m")
+                return cache.stats().pending == 0
+
+            wait_until(is_drained, "the answers kept during the outage to be written")
+        with open_cache(node.url) as other:
+            for number in range(4):
+                assert other.lookup(f"kept question {number}", "m") == ANSWER

@@ -1,0 +1,591 @@
+"""The Redis store on real servers: round trips, expiry and eviction, several programs, faults, and what never leaks."""
+
+# ruff: noqa: E402 - most imports need redis, without which all of this is skipped
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+redis = pytest.importorskip("redis", reason="needs the extra redis")
+
+import redis.asyncio  # noqa: F811 - the submodule of what is imported above
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+from redis_servers import standalone, tls, wait_until
+from redis_store_tools import EAST, FUTURE, KEYS, NORTH, PATIENT, SPACE, keys_of, opened
+
+from aicache._errors import StoreError
+from aicache._model import Selection
+from aicache.stores.redis import RedisStore
+from aicache.testing import make_entry, make_key, make_partition, make_vector
+from aicache.testing.machine import StoreMachine
+
+if TYPE_CHECKING:
+    from redis_servers import Cluster, Node
+
+
+@pytest.fixture
+def server(redis_standalone: Node) -> Node:
+    redis_standalone.flush()
+    return redis_standalone
+
+
+@pytest.fixture
+def store(server: Node) -> Iterator[RedisStore]:
+    with opened(server) as store:
+        yield store
+
+
+# ------------------------------------------------------------------------------------------------ round trips
+
+
+class Counting(redis.Connection):  # type: ignore[misc, name-defined]
+    sent: ClassVar[list[bytes]] = []
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
+        self.sent.append(b"".join(command) if not isinstance(command, bytes) else command)
+        return super().send_packed_command(command, check_health)
+
+
+class CountingAsync(redis.asyncio.Connection):  # type: ignore[misc, name-defined]
+    sent: ClassVar[list[bytes]] = []
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
+        self.sent.append(b"".join(command) if not isinstance(command, bytes) else command)
+        return await super().send_packed_command(command, check_health)
+
+
+DIALECTS = ["vector sets", "search", "plain"]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_fetch_nearest_write_touch_and_remove_take_one_round_trip_each(redis_search: Node, dialect: str) -> None:
+    redis_search.flush()
+    Counting.sent = []
+    pool = redis.ConnectionPool(connection_class=Counting, port=redis_search.port, socket_timeout=10)
+    with redis.Redis(connection_pool=pool) as client:
+        store = RedisStore(client=client, dialect=dialect)
+        entry = make_entry(vector=EAST, expires=FUTURE)
+
+        def takes(trips: int, act: Callable[[], object]) -> None:
+            act()  # Asks for the dialect, opens the connection, teaches the server the script.
+            Counting.sent.clear()
+            act()
+            assert len(Counting.sent) == trips
+
+        takes(1, lambda: store.write(entry))
+        takes(1, lambda: store.fetch(entry.key))
+        takes(0 if dialect == "plain" else 1, lambda: store.nearest(entry.key.partition, SPACE, EAST, 5))
+        takes(1, lambda: store.touch(entry.key, FUTURE + 1))
+        takes(1, lambda: store.remove([entry.key]))
+        takes(1, store.epoch)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_the_async_half_takes_the_same_round_trips(redis_search: Node, dialect: str) -> None:
+    redis_search.flush()
+    CountingAsync.sent = []
+    pool = redis.asyncio.ConnectionPool(connection_class=CountingAsync, port=redis_search.port, socket_timeout=10)
+    store = RedisStore(async_client=redis.asyncio.Redis.from_pool(pool), dialect=dialect)
+    entry = make_entry(vector=EAST, expires=FUTURE)
+    acts: list[tuple[int, Callable[[], Awaitable[object]]]] = [
+        (1, lambda: store.awrite(entry)),
+        (1, lambda: store.afetch(entry.key)),
+        (0 if dialect == "plain" else 1, lambda: store.anearest(entry.key.partition, SPACE, EAST, 5)),
+        (1, lambda: store.aremove([entry.key])),
+    ]
+    try:
+        for trips, act in acts:
+            await act()
+            CountingAsync.sent.clear()
+            await act()
+            assert len(CountingAsync.sent) == trips
+    finally:
+        await pool.aclose()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_read_writes_nothing(redis_search: Node, dialect: str) -> None:
+    redis_search.flush()
+    with opened(redis_search, dialect=dialect) as store:
+        entry = make_entry(vector=EAST, expires=FUTURE)
+        store.write(entry)
+        assert store.fetch(entry.key) == entry
+        before = int(redis_search.info("persistence")["rdb_changes_since_last_save"])
+        assert store.fetch(entry.key) == entry
+        assert store.fetch(make_key("unknown")) is None
+        near = store.nearest(entry.key.partition, SPACE, EAST, 5)
+        assert len(near) == (dialect != "plain")
+        assert int(redis_search.info("persistence")["rdb_changes_since_last_save"]) == before
+
+
+# ------------------------------------------------------------------------------------------------ what is kept
+
+
+def test_all_keys_of_a_partition_share_a_hash_tag_and_tell_nothing(store: RedisStore, server: Node) -> None:
+    entry = make_entry("secret question", "secret answer", vector=EAST, tags=["secret tag"], expires=FUTURE)
+    store.write(entry)
+    keys = keys_of(server)
+    assert len(keys) == 4
+    assert {key.partition("{")[2].partition("}")[0] for key in keys} == {KEYS.bucket(entry.key.partition)}
+    assert not any("secret" in key for key in keys)
+
+
+def test_an_entry_lives_on_the_server_until_it_expires_and_a_little_longer(server: Node) -> None:
+    with opened(server, keep_expired=100) as store:
+        now = time.time()
+        entry = make_entry("q", created=now, expires=now + 1000)
+        name = KEYS.entry(entry.key)
+        store.write(entry)
+        assert 1000 < server.command("TTL", name) <= 1100
+        store.touch(entry.key, now + 5000)
+        assert 5000 < server.command("TTL", name) <= 5100
+        store.touch(entry.key, None)
+        assert server.command("TTL", name) == -1
+        store.touch(entry.key, now - 5000)
+        assert 0 < server.command("TTL", name) <= 100
+        store.write(make_entry("q"))
+        assert server.command("TTL", name) == -1
+
+
+def test_clear_everything_leaves_the_keys_of_others(store: RedisStore, server: Node) -> None:
+    server.command("SET", "aicache-other", "x")
+    server.command("SET", "aicache:{00}x", "x")
+    with opened(server, prefix="neighbour") as neighbour:
+        entry = make_entry(vector=EAST)
+        neighbour.write(entry)
+        store.write(entry)
+        assert store.clear(Selection()) == 1
+        assert neighbour.fetch(entry.key) == entry
+        assert server.command("EXISTS", "aicache-other", "aicache:{00}x") == 2
+        assert neighbour.clear(Selection()) == 1
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_nothing_is_left_of_a_partition_whose_entries_are_gone(redis_search: Node, dialect: str) -> None:
+    redis_search.flush()
+    with opened(redis_search, dialect=dialect) as store:
+        entries = [make_entry(f"q{n}", vector=make_vector(1, n), expires=5.0) for n in range(8)]
+        removals: list[Callable[[], int]] = [
+            lambda: store.remove([entry.key for entry in entries]),
+            lambda: store.clear(Selection()),
+            lambda: store.clear(Selection(tenant=entries[0].key.partition.tenant)),
+            lambda: store.sweep(10.0, 100),
+        ]
+        for remove in removals:
+            for entry in entries:
+                store.write(entry)
+            assert remove() == len(entries)
+            assert keys_of(redis_search) == set()
+
+
+def test_vectors_of_entries_that_expired_answer_nothing_and_go_with_the_next_write(server: Node) -> None:
+    with opened(server, keep_expired=0.001) as store:
+        gone = [make_entry(f"gone {n}", vector=make_vector(1, n / 100), expires=1.0) for n in range(12)]
+        stays = make_entry("stays", vector=NORTH)
+        for entry in (*gone, stays):
+            store.write(entry)
+        wait_until(lambda: not server.command("EXISTS", *map(KEYS.entry, (e.key for e in gone))), "gone")
+        (vectors,) = [key for key in keys_of(server) if ":v:" in key]
+        assert server.command("VCARD", vectors) == 13
+        # The dead ones are all nearer, and do not take its place.
+        assert [one.entry for one in store.nearest(stays.key.partition, SPACE, EAST, 1)] == [stays]
+        assert server.command("VCARD", vectors) == 13, "a read wrote"
+        store.write(make_entry("another", vector=NORTH))
+        assert server.command("VCARD", vectors) == 2
+        assert store.size().entries == 2
+
+
+def test_sweeps_find_what_is_left_of_expired_and_evicted_entries(server: Node) -> None:
+    with opened(server) as store:
+        entries = [make_entry(f"q{n}", partition=make_partition(f"p{n % 5}"), vector=EAST) for n in range(30)]
+        for entry in entries:
+            store.write(entry)
+        for entry in entries:
+            server.command("DEL", KEYS.entry(entry.key))  # What an eviction does.
+        for _ in range(256):
+            store.sweep(0.0, 1)
+        assert keys_of(server) == set()
+
+
+def test_after_an_eviction_every_answer_is_right_and_clear_clears() -> None:
+    with standalone("--maxmemory", "4mb", "--maxmemory-policy", "allkeys-random") as server, opened(server) as store:
+        chance = random.Random(3)
+        written = {}
+        for number in range(1500):
+            vector = make_vector(*(chance.gauss(0, 1) for _ in range(32)))
+            entry = make_entry(f"q{number}", f"a{number}", body=b"x" * 2000, vector=vector)
+            store.write(entry)
+            written[entry.key] = entry
+        assert int(server.info("stats")["evicted_keys"]) > 100
+        for entry in list(written.values())[::50]:
+            assert store.fetch(entry.key) in (entry, None)
+            for candidate in store.nearest(entry.key.partition, "fake/32", entry.vector or b"", 10):
+                assert candidate.entry == written[candidate.entry.key]
+        store.clear(Selection())
+        assert all(store.fetch(key) is None for key in written)
+
+
+@pytest.mark.parametrize("change", ["clear", "remove", "write"])
+def test_entries_whose_index_was_evicted_are_not_served_after_the_next_change(
+    store: RedisStore, server: Node, change: str
+) -> None:
+    home = make_partition()
+    kept, other = make_entry("kept", vector=EAST), make_entry("other", vector=NORTH)
+    store.write(kept)
+    server.command("DEL", KEYS.index(KEYS.bucket(home)))
+    assert store.fetch(kept.key) == kept, "nobody has changed anything"
+    match change:
+        case "clear":
+            store.clear(Selection(tag="any"))
+        case "remove":
+            store.remove([other.key])
+        case _:
+            store.write(other)
+    assert store.fetch(kept.key) is None
+    assert [one.entry for one in store.nearest(home, SPACE, EAST, 5)] == ([other] if change == "write" else [])
+
+
+def test_an_evicted_generation_costs_answers_until_the_next_write_and_then_comes_back(
+    store: RedisStore, server: Node
+) -> None:
+    entry, other = make_entry("q", vector=EAST), make_entry("other", vector=NORTH)
+    store.write(entry)
+    server.command("DEL", KEYS.generation(KEYS.bucket(entry.key.partition)))
+    assert store.fetch(entry.key) is None
+    store.write(other)
+    assert store.fetch(entry.key) == entry
+    assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 2
+
+
+def test_a_vector_that_comes_after_its_entry_was_removed_does_not_stay(store: RedisStore, server: Node) -> None:
+    entry = make_entry("q", vector=EAST)
+    store.write(entry)
+    operation = store._write(entry, True)
+    commands = next(operation)
+    assert [command.words[0] for command in commands] == ["EVALSHA", "VADD", "EVALSHA"]
+    with server.client(decode_responses=False) as client:
+        replies = [client.execute_command(*commands[0].words)]
+        store.remove([entry.key])
+        replies += [client.execute_command(*command.words) for command in commands[1:]]
+    with pytest.raises(StopIteration):
+        operation.send(replies)
+    assert keys_of(server) == set()
+
+
+def test_zero_and_nan_vectors_are_matched_exactly_only(store: RedisStore) -> None:
+    for number, vector in enumerate((bytes(8), b"\x00\x00\xc0\x7f" * 2)):
+        entry = make_entry(f"q{number}", vector=vector, space=SPACE)
+        store.write(entry)
+        assert store.fetch(entry.key) == entry
+    assert list(store.nearest(make_partition(), SPACE, EAST, 5)) == []
+
+
+def test_a_large_shelf_is_searched_by_its_graph(store: RedisStore, server: Node) -> None:
+    chance = random.Random(7)
+    entries = [make_entry(f"q{n}", vector=make_vector(*(chance.gauss(0, 1) for _ in range(16)))) for n in range(1200)]
+    for entry in entries:
+        store.write(entry)
+    found = [store.nearest(entry.key.partition, "fake/16", entry.vector or b"", 3)[0].entry for entry in entries[::40]]
+    right = sum(one == other for one, other in zip(found, entries[::40], strict=True))
+    assert right >= 29, "of 30"
+
+
+class RedisMachine(StoreMachine):
+    url = ""
+
+    def make_store(self) -> RedisStore:
+        store = RedisStore(self.url, **PATIENT)
+        store.clear(Selection())
+        return store
+
+
+@pytest.mark.parametrize("kind", ["redis_standalone", "redis_search"])
+def test_random_operations_agree_with_a_dict(kind: str, request: pytest.FixtureRequest) -> None:
+    server: Node = request.getfixturevalue(kind)
+    server.flush()
+
+    class Machine(RedisMachine):
+        url = server.url
+
+        def make_store(self) -> RedisStore:
+            store = RedisStore(self.url, **PATIENT, dialect="search" if kind == "redis_search" else None)
+            store.clear(Selection())
+            return store
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=12, stateful_step_count=30, deadline=None))
+
+
+# ------------------------------------------------------------------------------------------------ several programs
+
+CHILD = """
+import sys
+from aicache._model import Selection
+from aicache.stores.redis import RedisStore
+from aicache.testing import make_entry, make_key, make_vector
+store = RedisStore(sys.argv[1], timeout=10, connect_timeout=10)
+assert store.fetch(make_key("theirs")) is not None
+store.write(make_entry("mine", "from the child", vector=make_vector(1, 0)))
+print(store.epoch(), flush=True)
+sys.stdin.readline()
+assert store.remove([make_key("theirs")]) == 1
+print(store.epoch(), flush=True)
+store.close()
+"""
+
+
+def test_two_processes_see_each_others_writes_and_removals(store: RedisStore, server: Node) -> None:
+    store.write(make_entry("theirs", vector=NORTH))
+    epoch = store.epoch()
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD, server.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        childs_epoch = child.stdout.readline()
+        assert store.fetch(make_key("mine")) is not None
+        assert [one.entry.query for one in store.nearest(make_partition(), SPACE, EAST, 5)] == ["mine", "theirs"]
+        assert store.epoch() == epoch, "nothing was removed so far"
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == childs_epoch, "its own removal"
+        assert store.fetch(make_key("theirs")) is None
+        assert store.seen_epoch != epoch, "the change came along with the fetch"
+        assert store.epoch() != epoch
+    assert child.returncode == 0
+
+
+FORKED = """
+import asyncio, os, sys
+from aicache.stores.redis import RedisStore
+from aicache.testing import make_entry, make_key
+store = RedisStore(sys.argv[1], timeout=10, connect_timeout=10)
+store.write(make_entry("before"))
+asyncio.run(store.afetch(make_key("before")))
+epoch = store.epoch()
+child = os.fork()
+if child == 0:
+    for number in range(50):
+        assert store.fetch(make_key("before")) is not None
+        assert asyncio.run(store.afetch(make_key("before"))) is not None
+    store.write(make_entry("from the child"))
+    store.remove([make_key("before")])
+    store.close()
+    os._exit(0)
+for number in range(50):
+    assert store.fetch(make_key("parent only")) is None
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert store.fetch(make_key("from the child")) is not None
+assert store.fetch(make_key("before")) is None
+assert store.epoch() != epoch, "the child's removal is another program's"
+store.close()
+"""
+
+
+def test_parent_and_child_use_the_store_after_a_fork(server: Node) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", FORKED, server.url],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("kind", ["redis_standalone", "redis_cluster", "redis_search"])
+def test_the_epoch_moves_when_others_remove_or_replace_and_not_otherwise(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    server = request.getfixturevalue(kind)
+    server.flush()
+    dialect = "search" if kind == "redis_search" else None
+    with opened(server, dialect=dialect) as mine, opened(server, dialect=dialect) as other:
+        entry = make_entry("q", vector=EAST, tags=["x"], expires=FUTURE)
+        mine.write(entry)
+
+        def moves(act: Callable[[], object]) -> bool:
+            before, others = mine.epoch(), other.epoch()
+            act()
+            assert other.epoch() == others, "its own change"
+            return before != mine.epoch()
+
+        assert not moves(lambda: other.write(make_entry("another")))
+        assert moves(lambda: other.write(entry))
+        assert not moves(lambda: other.touch(entry.key, FUTURE))
+        assert moves(lambda: other.remove([entry.key]))
+        assert not moves(lambda: other.remove([entry.key]))
+        other.write(make_entry("expired", expires=5.0))
+        assert not moves(lambda: other.write(make_entry("expired")))
+        assert not moves(lambda: other.clear(Selection(tag="x")))
+        assert moves(lambda: other.clear(Selection()))
+
+
+def test_flushall_moves_the_epoch(store: RedisStore, server: Node) -> None:
+    before = store.epoch()
+    server.command("FLUSHALL")
+    assert store.epoch() != before
+
+
+# ------------------------------------------------------------------------------------------------ clients
+
+
+@pytest.mark.parametrize("kind", ["redis_standalone", "redis_cluster", "redis_sentinel"])
+@pytest.mark.filterwarnings("error")
+def test_loops_that_end_leave_no_connection(kind: str, request: pytest.FixtureRequest) -> None:
+    server = request.getfixturevalue(kind)
+    nodes = [server] if kind == "redis_standalone" else server.all_nodes()
+
+    def held() -> int:
+        return sum(each["name"] == "aicache" for node in nodes for each in node.command("CLIENT LIST"))
+
+    before = held()
+    store = RedisStore(server.url, **PATIENT)
+    entry = make_entry(vector=EAST)
+
+    async def use() -> None:
+        await store.awrite(entry)
+        assert await asyncio.gather(*(store.afetch(entry.key) for _ in range(4))) == [entry] * 4
+        assert held() > before
+
+    for _ in range(3):
+        asyncio.run(use())
+        wait_until(lambda: held() == before, "the connections of the loop are closed")
+    store.close()
+
+
+async def test_aclose_closes_and_says_so(server: Node) -> None:
+    store = RedisStore(server.url, **PATIENT)
+    await store.aepoch()
+    store.epoch()
+    await store.aclose()
+    await store.aclose()
+    with pytest.raises(StoreError, match="closed"):
+        await store.aepoch()
+    with pytest.raises(StoreError, match="closed"):
+        store.epoch()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"decode_responses": True}, {"protocol": 3}, {"protocol": 3, "decode_responses": True}]
+)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_given_client_is_used_as_it_is_and_not_closed(
+    redis_search: Node, dialect: str, options: dict[str, Any]
+) -> None:
+    redis_search.flush()
+    with redis.Redis.from_url(redis_search.url, socket_timeout=10, **options) as client:
+        store = RedisStore(client=client, dialect=dialect)
+        entry = make_entry(body=bytes(range(256)), vector=EAST, tags=["x"])
+        store.write(entry)
+        assert store.fetch(entry.key) == entry
+        assert [one.entry for one in store.nearest(entry.key.partition, SPACE, EAST, 5)] == [entry] * (
+            dialect != "plain"
+        )
+        assert store.size().entries == 1
+        assert store.clear(Selection(tag="x")) == 1
+        store.close()
+        assert client.ping()
+    with pytest.raises(StoreError, match="other kind"):
+        asyncio.run(RedisStore(client=client).aepoch())
+
+
+async def test_given_cluster_clients_are_used_as_they_are(redis_cluster: Cluster) -> None:
+    redis_cluster.flush()
+    port = redis_cluster.ports[0]
+    async_client = redis.asyncio.RedisCluster(host="127.0.0.1", port=port)
+    with redis.RedisCluster(host="127.0.0.1", port=port, decode_responses=True) as client:
+        store = RedisStore(client=client, async_client=async_client)
+        entry = make_entry(vector=EAST)
+        store.write(entry)
+        assert await store.afetch(entry.key) == entry
+        assert len(await store.anearest(entry.key.partition, SPACE, EAST, 5)) == 1
+    await async_client.aclose()
+
+
+def test_unix_sockets_and_tls(server: Node) -> None:
+    entry = make_entry(vector=EAST)
+    store = RedisStore(server.unix_url, **PATIENT)
+    store.write(entry)
+    store.close()
+    with tls() as secure:
+        store = RedisStore(f"{secure.url}?ssl_ca_certs={secure.certificate}", **PATIENT)
+        store.write(entry)
+
+        async def fetch() -> None:
+            assert await store.afetch(entry.key) == entry
+
+        asyncio.run(fetch())
+        store.close()
+
+
+def test_the_dialect_and_the_reason_are_said_in_the_log_once(redis_7: Node, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "aicache")
+    redis_7.flush()
+    with opened(redis_7) as store:
+        for _ in range(3):
+            assert list(store.nearest(make_partition(), SPACE, EAST, 5)) == []
+        assert store.dialect == "plain"
+        assert store.reason is not None
+    assert [record.getMessage() for record in caplog.records] == [
+        "Redis store: dialect plain; nothing is matched by meaning, because the server has neither vector sets "
+        "(Redis 8 or newer) nor RediSearch."
+    ]
+
+
+def test_a_user_without_the_vector_commands_gets_exact_matching(server: Node) -> None:
+    server.command("ACL", "SETUSER", "plain", "on", ">secret", "~aicache:*", "+@all", "-vcard", "-vadd", "-vsim")
+    store = RedisStore(f"redis://plain:secret@127.0.0.1:{server.port}", **PATIENT)
+    entry = make_entry(vector=EAST)
+    store.write(entry)
+    assert store.fetch(entry.key) == entry
+    assert store.dialect == "plain"
+    assert "may not use" in (store.reason or "")
+    store.close()
+
+
+def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
+    rights = (
+        "~aicache:* +mget +get +set +setrange +getrange +strlen +del +unlink +exists +incr +expire +pexpire +persist "
+        "+time +zadd +zrem +zcard +zcount +zscan +zscore +zrangebyscore +zrandmember +eval +evalsha "
+        "+vadd +vrem +vsim +vcard +client|setname"
+    )
+    server.command("ACL", "SETUSER", "least", "reset", "on", ">secret", *rights.split())
+    store = RedisStore(f"redis://least:secret@127.0.0.1:{server.port}", **PATIENT)
+    entry = make_entry(vector=EAST, tags=["x"], expires=5.0)
+    removals: list[Callable[[], int]] = [
+        lambda: store.remove([entry.key]),
+        lambda: store.clear(Selection(tag="x")),
+        lambda: store.sweep(10.0, 10),
+    ]
+    for remove in removals:
+        store.write(entry)
+        store.write(entry)
+        store.touch(entry.key, None)
+        store.touch(entry.key, 6.0)
+        assert store.fetch(entry.key) is not None
+        assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 1
+        assert store.size().entries == 1
+        assert store.epoch() >= 0
+        assert remove() == 1
+    store.close()
+
+
+def test_the_search_dialect_is_chosen_where_there_are_no_vector_sets(redis_search: Node) -> None:
+    # The only server with RediSearch here has vector sets too: a user who may not use them takes their place.
+    redis_search.flush()
+    redis_search.command("ACL", "SETUSER", "searcher", "on", ">secret", "~*", "+@all", "-vcard")
+    store = RedisStore(f"redis://searcher:secret@127.0.0.1:{redis_search.port}", **PATIENT)
+    store.write(make_entry(vector=EAST))
+    assert store.dialect == "search"
+    assert len(store.nearest(make_partition(), SPACE, EAST, 5)) == 1
+    store.close()
