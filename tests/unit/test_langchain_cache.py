@@ -51,7 +51,6 @@ def test_a_wrong_argument_is_refused_by_name(tmp_path: Path, option: str, value:
     [
         "redis",
         "",
-        "redis://user:secret@host:x/0",
         "sqlite://",
         "sqlite:///",
         "postgres://user:secret@host/db",
