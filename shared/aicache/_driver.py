@@ -19,6 +19,7 @@ from aicache._breaker import Breaker, Call
 from aicache._clock import Clock, SystemClock
 from aicache._deadline import Deadline
 from aicache._errors import (
+    CONTROL,
     EmbedderTimeoutError,
     QueryTooLongError,
     StoreTimeoutError,
@@ -53,7 +54,7 @@ from aicache._workers import Workers
 from aicache.stores.base import AsyncStore, Store
 from aicache.stores.l1 import L1Cache
 
-__all__ = ["CONTROL", "Embedding", "Ports", "run", "run_async"]
+__all__ = ["Embedding", "Ports", "run", "run_async"]
 
 R = TypeVar("R")
 
@@ -67,9 +68,6 @@ _SHORT: Final = (Fetch, CheckEpoch, Touch, Remove)
 """On a store that does not block these take less than a change of thread. `Nearest` and `Write` work on an index, which
 may take milliseconds (and import numpy the first time)."""
 
-
-CONTROL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
-"""What must pass through. Any other BaseException is a fault: extension modules written in Rust raise theirs so."""
 
 _NO_DEADLINE: Final = Deadline(SystemClock(), None)
 """It never changes, so that all may share it."""
@@ -128,6 +126,8 @@ def run(plan: Plan[R], ports: Ports, seconds: float | None = None) -> R:
                     deadline = deadline or (Deadline(ports.clock, seconds) if seconds else _NO_DEADLINE)
                     result = _perform(step, ports, deadline)
             except CONTROL:
+                if isinstance(step, Write):
+                    ports.replay.pending.ended(step.entry)
                 raise
             except BaseException as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
                 step = plan.throw(_failure(step, error, ports))
@@ -157,6 +157,8 @@ async def run_async(plan: Plan[R], ports: Ports, seconds: float | None = None) -
                     deadline = deadline or (Deadline(ports.clock, seconds) if seconds else _NO_DEADLINE)
                     result = await _perform_async(step, ports, deadline)
             except CONTROL:
+                if isinstance(step, Write):
+                    ports.replay.pending.ended(step.entry)
                 raise
             except BaseException as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
                 step = plan.throw(_failure(step, error, ports))
@@ -322,7 +324,7 @@ def _before(step: StoreStep, ports: Ports) -> bool:
     pending = ports.replay.pending
     match step:
         case Write(entry):
-            return not pending.idle and pending.supersede(entry.key)
+            return pending.supersede(entry)
         case Touch(key, expires) if ports.l1 is not None:
             ports.l1.touch(key, expires)
         case Remove(keys):
@@ -352,8 +354,10 @@ def _forget_in_l1(step: Remove | Clear, l1: L1Cache | None) -> None:
 
 def _after(step: StoreStep, result: Any, ports: Ports, *, overtakes: bool) -> Any:
     """What this process's memory learns from a step that succeeded."""
-    if overtakes and isinstance(step, Write):
-        ports.replay.pending.add(PendingUpdate(step.entry))
+    if isinstance(step, Write):
+        ports.replay.pending.ended(step.entry)
+        if overtakes:
+            ports.replay.pending.add(PendingUpdate(step.entry))
     if isinstance(step, CheckEpoch):
         return ports.l1.observe(result) if ports.l1 is not None else None
     return result
@@ -372,8 +376,11 @@ def _failure(step: AnyStep, error: BaseException, ports: Ports) -> StepFailed:
     """The failed step as a miss reason. The detail names types only: foreign texts may quote a prompt."""
     failed = StepFailed(*_reason(step, error))
     failed.__cause__ = error
-    if isinstance(step, Write) and not isinstance(error, UnwritableEntryError):
-        ports.replay.pending.add(PendingUpdate(step.entry, step.wants_vector))
+    if isinstance(step, Write):
+        if isinstance(error, UnwritableEntryError):
+            ports.replay.pending.ended(step.entry)
+        else:
+            ports.replay.pending.add_failed(PendingUpdate(step.entry, step.wants_vector))
     ports.report(step, failed, error)
     return failed
 

@@ -3,7 +3,13 @@
 Messages never contain a prompt, an answer, a credential or a tenant: they may end up in a log.
 """
 
+from __future__ import annotations
+
+from asyncio import CancelledError
+from typing import Final
+
 __all__ = [
+    "CONTROL",
     "AICacheError",
     "ConfigurationError",
     "EmbedderError",
@@ -17,6 +23,10 @@ __all__ = [
     "UnreadableEntryError",
     "UnwritableEntryError",
 ]
+
+
+CONTROL: Final = (KeyboardInterrupt, SystemExit, GeneratorExit, CancelledError)
+"""What must pass through. Any other BaseException is a fault: extension modules written in Rust raise theirs so."""
 
 
 class AICacheError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from asyncio import CancelledError
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -66,6 +67,8 @@ class PendingUpdates:
         self._removals: deque[CacheKey] = deque()
         """Keys whose update was forgotten while it was being written; removed before anything else is written."""
         self._in_flight: Entry | None = None
+        self._direct: dict[bytes, Entry] = {}
+        """The newest direct write of each key that has begun and not ended; one that was cleared is not in it."""
         self._draining = False
         self._bytes = 0
         self._replayed = 0
@@ -77,6 +80,7 @@ class PendingUpdates:
         self._lock = threading.Lock()
         self._draining = False
         self._in_flight = None
+        self._direct.clear()
 
     @property
     def waiting(self) -> bool:
@@ -107,13 +111,30 @@ class PendingUpdates:
             self._take_out(update.entry.key.digest)
             self._append(update)
 
-    def supersede(self, key: CacheKey) -> bool:
+    def add_failed(self, update: PendingUpdate) -> None:
+        """Keep a direct write that failed, unless it was cleared, or a newer one of its key begun, in the meantime."""
+        with self._lock:
+            digest = update.entry.key.digest
+            if self._direct.get(digest) is update.entry:
+                del self._direct[digest]
+                self._take_out(digest)
+                self._append(update)
+
+    def ended(self, entry: Entry) -> None:
+        """A direct write is over, and not to be repeated."""
+        with self._lock:
+            if self._direct.get(entry.key.digest) is entry:
+                del self._direct[entry.key.digest]
+
+    def supersede(self, entry: Entry) -> bool:
         """A newer answer is about to be written directly: the older one must not follow it.
 
-        True when the older one is being written at this moment and may land later: `add` the newer one then, to have it
-        written once more.
+        `add_failed` or `ended` says how it went. True when the older one is being written at this moment and may land
+        later: `add` the newer one then, to have it written once more.
         """
         with self._lock:
+            key = entry.key
+            self._direct[key.digest] = entry
             self._take_out(key.digest)
             if key in self._removals:
                 self._removals.remove(key)
@@ -124,6 +145,7 @@ class PendingUpdates:
         with self._lock:
             for key in keys:
                 self._take_out(key.digest)
+                self._direct.pop(key.digest, None)
                 if self._in_flight is not None and self._in_flight.key == key:
                     self._removals.append(key)
 
@@ -133,6 +155,9 @@ class PendingUpdates:
             for digest, update in list(self._updates.items()):
                 if _belongs(update.entry, selection):
                     self._take_out(digest)
+            for digest, entry in list(self._direct.items()):
+                if _belongs(entry, selection):
+                    del self._direct[digest]
             if self._in_flight is not None and _belongs(self._in_flight, selection):
                 self._removals.append(self._in_flight.key)
 
@@ -141,6 +166,7 @@ class PendingUpdates:
         with self._lock:
             self._updates.clear()
             self._removals.clear()
+            self._direct.clear()
             self._in_flight = None
             self._draining = False
             self._bytes = self._replayed = self._lost = 0
@@ -255,7 +281,7 @@ class PendingUpdates:
                 self._lost += 1
             elif key not in self._removals and key.digest not in self._updates:
                 # Cancellation says nothing against the update.
-                failures = update.failures + isinstance(error, Exception)
+                failures = update.failures + (not isinstance(error, CancelledError))
                 to_end = failures >= PATIENCE
                 self._append(replace(update, failures=0 if to_end else failures), first=not to_end)
 

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from aicache._breaker import Breaker
 from aicache._clock import Clock
+from aicache._errors import CONTROL
 from aicache._model import CacheKey, Entry
 from aicache._pending import PendingUpdate, PendingUpdates
 from aicache._steps import Embedded
@@ -136,7 +137,9 @@ class Replay:
     def _replay(self, go_on: Callable[[], bool] | None = None) -> None:
         try:
             written = self.pending.drain(self._write, self._remove, self._clock.wall(), go_on or self._open)
-        except Exception as error:  # noqa: BLE001 - nobody waits for this; what is left is kept
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - nobody waits for this; what is left is kept
             self._failed(error)
         else:
             self._say(written)
@@ -155,7 +158,9 @@ class Replay:
 
         try:
             written = await self.pending.adrain(write, remove, self._clock.wall(), self._open)
-        except Exception as error:  # noqa: BLE001 - nobody waits for this; what is left is kept
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - nobody waits for this; what is left is kept
             self._failed(error)
         else:
             self._say(written)
@@ -195,7 +200,7 @@ class Replay:
 
     # ------------------------------------------------------------------------------------------- saying so
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self._not_before = self._clock.monotonic() + REST_SECONDS
         _log.debug("kept answers could not be written yet (%s)", type(error).__name__)
 

@@ -18,8 +18,9 @@ from typing import Final, Self, TypeAlias, TypeVar
 
 from aicache._breaker import Breaker
 from aicache._clock import Clock, SystemClock
-from aicache._driver import CONTROL, Embedding, Ports, run, run_async
+from aicache._driver import Embedding, Ports, run, run_async
 from aicache._errors import (
+    CONTROL,
     AICacheError,
     ConfigurationError,
     QueryTooLongError,

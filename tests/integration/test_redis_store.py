@@ -426,14 +426,16 @@ def test_the_epoch_moves_when_others_remove_or_replace_and_not_otherwise(
         assert not moves(lambda: other.remove([entry.key]))
         other.write(make_entry("expired", expires=5.0))
         assert not moves(lambda: other.write(make_entry("expired")))
-        assert not moves(lambda: other.clear(Selection(tag="x")))
+        # Told whatever is found: what the server evicted may be in another program's L1 still.
+        assert moves(lambda: other.clear(Selection(tag="x")))
         assert moves(lambda: other.clear(Selection()))
 
 
-def test_flushall_moves_the_epoch(store: RedisStore, server: Node) -> None:
-    before = store.epoch()
-    server.command("FLUSHALL")
-    assert store.epoch() != before
+def test_every_flushall_moves_the_epoch(store: RedisStore, server: Node) -> None:
+    for _ in range(3):
+        before = store.epoch()
+        server.command("FLUSHALL")
+        assert store.epoch() != before
 
 
 # ------------------------------------------------------------------------------------------------ clients

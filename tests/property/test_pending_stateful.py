@@ -52,7 +52,7 @@ class PendingMachine(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def supersede(self, name: str) -> None:
-        assert self.pending.supersede(make_key(name)) is False
+        assert self.pending.supersede(make_entry(name)) is False
         self._drop(lambda kept: kept.key == make_key(name))
 
     @rule(names=st.lists(NAMES, max_size=3))
@@ -125,7 +125,7 @@ class PendingMachine(RuleBasedStateMachine):
             match what:
                 case "answer":
                     newer = self._make(name, 1, None)
-                    overtakes = self.pending.supersede(newer.key)
+                    overtakes = self.pending.supersede(newer)
                     store[newer.key] = newer
                     if overtakes:
                         self.pending.add(PendingUpdate(newer))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -143,7 +144,7 @@ def test_only_one_replay_runs_at_a_time() -> None:
 
 def test_a_newer_answer_written_directly_is_not_followed_by_the_older_one() -> None:
     kept = pending(A, B)
-    assert kept.supersede(A.key) is False
+    assert kept.supersede(A) is False
     assert drained(kept) == [B]
 
 
@@ -166,7 +167,7 @@ def test_a_newer_answer_written_directly_during_the_replay_is_to_be_written_agai
     said: list[bool] = []
 
     def overtake() -> None:
-        said.append(kept.supersede(A.key))
+        said.append(kept.supersede(A))
         kept.add(PendingUpdate(newer))
 
     kept.drain(while_writing(kept, store, overtake), store.remove, NOW)
@@ -240,7 +241,7 @@ def test_an_answer_written_directly_after_a_removal_survives_it() -> None:
 
     with pytest.raises(StoreError):
         kept.drain(while_writing(kept, store, lambda: kept.forget([A.key])), refuse, NOW)
-    kept.supersede(A.key)
+    kept.supersede(A)
     assert drained(kept) == []
 
 
@@ -301,3 +302,39 @@ async def test_a_cancelled_replay_keeps_what_it_was_writing() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert drained(kept) == [A, B]
+
+
+# ----------------------------------------------------------------------------------- direct writes that fail late
+
+
+def test_a_direct_write_that_failed_is_kept() -> None:
+    kept = PendingUpdates()
+    kept.supersede(A)
+    kept.add_failed(PendingUpdate(A))
+    assert kept.counts.waiting == 1
+
+
+def test_a_direct_write_that_was_cleared_while_it_failed_is_not_kept() -> None:
+    for forget in (lambda kept: kept.clear(Selection()), lambda kept: kept.forget([A.key])):
+        kept = PendingUpdates()
+        kept.supersede(A)
+        forget(kept)
+        kept.add_failed(PendingUpdate(A))
+        assert kept.counts.waiting == 0
+
+
+def test_a_direct_write_that_failed_after_a_newer_one_began_is_not_kept() -> None:
+    kept = PendingUpdates()
+    newer = replace(A, created=A.created + 1)
+    kept.supersede(A)
+    kept.supersede(newer)
+    kept.ended(newer)
+    kept.add_failed(PendingUpdate(A))
+    assert kept.counts.waiting == 0
+
+
+def test_a_direct_write_that_ended_leaves_nothing_behind() -> None:
+    kept = PendingUpdates()
+    kept.supersede(A)
+    kept.ended(A)
+    assert kept._direct == {}

@@ -215,7 +215,7 @@ class Transaction:
         execute = self._connection.execute
         found = (execute("SELECT id FROM entries WHERE digest = ?", (key.digest,)).fetchone() for key in keys)
         removed = self.delete([row[0] for row in found if row is not None])
-        self._epoch += bool(removed)
+        self._epoch += 1  # Also where nothing was left here: another program's L1 may still hold it.
         return removed
 
     def clear(self, selection: Selection, after: int, until: int, limit: int) -> tuple[int, int]:
@@ -226,7 +226,7 @@ class Transaction:
             (after, until, *values, limit),
         ).fetchall()
         removed = self.delete([row[0] for row in rows])
-        self._epoch += bool(removed)
+        self._epoch += 1  # As in `remove`.
         return removed, rows[-1][0] if rows else until
 
     def sweep(self, now: float, limit: int) -> int:

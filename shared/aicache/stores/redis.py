@@ -33,6 +33,8 @@ R = TypeVar("R")
 
 _AT_ONCE: Final = 16
 """Buckets in one round trip of `clear`."""
+_TAGGED_AT_ONCE: Final = 2
+"""The same where entries are looked at one by one and each found costs 0.2 ms: within the time limit of a reply."""
 _CLEARED_AT_ONCE: Final = 100
 """Entries of a bucket looked at in one call of the script, about. Dropping their vectors takes up to 20 ms."""
 _SWEPT_AT_ONCE: Final = 50
@@ -287,8 +289,12 @@ class RedisStore:
         wanted.append(b"" if selection.tag is None else tag_id(selection.tag))
         cursors = dict.fromkeys(BUCKETS, 0)
         removed = 0
+        # Announced first, and whatever is found: what is gone here may still be in another program's L1, and a reply
+        # that comes too late must not leave the others untold.
+        yield from self._announce(dialect)
+        at_once = _AT_ONCE if selection.tag is None else _TAGGED_AT_ONCE
         while cursors:
-            some = list(cursors)[:_AT_ONCE]
+            some = list(cursors)[:at_once]
             replies = yield from ask(
                 *(
                     call(dialect.scripts.clear, (self._keys.index(one),), cursors[one], _CLEARED_AT_ONCE, *wanted)
@@ -354,7 +360,12 @@ class RedisStore:
     def _ask_epoch(self) -> Operation[int]:
         yield from self._dialect()  # It begins the count.
         names = self._keys.epochs(self._known.author())
-        (reply,) = yield from ask(Command(("MGET", *names), names[0]))
+        read = Command(("MGET", *names), names[0])
+        (reply,) = yield from ask(read)
+        if list_of(reply, 2)[0] is None:
+            # The server lost its data since: begin the count anew, so that this and the next loss are noticed.
+            yield from ask(call(AS_STRINGS.begin, names[:1]), tolerate=True)
+            (reply,) = yield from ask(read)
         return self._note_epoch(list_of(reply, 2)) or 0
 
     # ------------------------------------------------------------------------------------------ parts of them
