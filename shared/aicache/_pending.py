@@ -88,11 +88,6 @@ class PendingUpdates:
         return bool(self._updates) or bool(self._removals)
 
     @property
-    def idle(self) -> bool:
-        """True when nothing waits and nothing is being written. Takes no lock."""
-        return self._in_flight is None and not self.waiting
-
-    @property
     def counts(self) -> PendingCounts:
         """The counters now."""
         with self._lock:
