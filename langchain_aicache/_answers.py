@@ -123,7 +123,7 @@ class HitMark(NamedTuple):
     @classmethod
     def of(cls, hit: Hit) -> HitMark:
         """The mark for this hit."""
-        return cls(hit.tier, hit.match.value, hit.score, hit.age, hit.entry.id)
+        return cls(hit.tier, hit.match.value, hit.score, hit.age, hit.id)
 
     def as_metadata(self) -> dict[str, Any]:
         """A fresh dict of the five fields."""
@@ -204,11 +204,14 @@ def _whole(message: BaseMessage) -> BaseMessage:
         return message  # It is refused like any class that is not known.
 
 
+def _is_list_of_parts(content: object) -> bool:
+    return isinstance(content, list) and all(isinstance(part, (str, dict)) for part in content)
+
+
 def _pack_message(message: BaseMessage) -> list[Any] | NotStored:
     content, kwargs, metadata = message.content, message.additional_kwargs, message.response_metadata
     if not (
-        isinstance(content, (str, list))
-        and all(isinstance(part, (str, dict)) for part in content)
+        (isinstance(content, str) or _is_list_of_parts(content))
         and isinstance(kwargs, dict)
         and isinstance(metadata, dict)
     ):

@@ -22,7 +22,7 @@ from typing import Any, Final, is_typeddict
 from aicache._memo import Memo
 from aicache._model import Unkeyable
 
-__all__ = ["ModelReader", "read_llm_string"]
+__all__ = ["ModelReader", "NamedModel", "read_llm_string"]
 
 _TRANSPORT: Final = frozenset(
     {
@@ -96,9 +96,23 @@ class _UnkeyableError(Exception):
     """The description leaves out something that can change the answer; the text says what."""
 
 
+_NAMES: Final = ("model_name", "model", "model_id", "deployment_name", "azure_deployment", "repo_id")
+"""Fields and parameters that hold a model's name, the surest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class NamedModel:
+    """A model as the key sees it, and by the name its provider gave it."""
+
+    model: bytes
+    """32 bytes that are equal for models that answer alike."""
+    name: str | None
+    """None where the description shows none."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Read:
-    model: bytes | Unkeyable
+    model: NamedModel | Unkeyable
     classes: tuple[tuple[str, type], ...] = ()
     """The classes whose schemas are part of `model`."""
 
@@ -115,18 +129,18 @@ class ModelReader:
     def __init__(self, size: int = 256) -> None:
         self._memo: Memo[str, _Read] = Memo(size)
 
-    def __call__(self, llm_string: str) -> bytes | Unkeyable:
+    def __call__(self, llm_string: str) -> NamedModel | Unkeyable:
         """As `read_llm_string`."""
         known = self._memo.get(llm_string)
         if known is None or (known.classes and any(_resolve(name) is not cls for name, cls in known.classes)):
             known = _read(llm_string)
-            if isinstance(known.model, bytes):
+            if isinstance(known.model, NamedModel):
                 self._memo.put(llm_string, known)
         return known.model
 
 
-def read_llm_string(llm_string: str) -> bytes | Unkeyable:
-    """32 bytes that are equal for models that answer alike, or why none can be given.
+def read_llm_string(llm_string: str) -> NamedModel | Unkeyable:
+    """The model of a description, or why no key can be made of it.
 
     Takes 50 to 100 us, and a millisecond where a class has to be turned into a schema: see `ModelReader`.
     """
@@ -138,17 +152,27 @@ def _read(llm_string: str) -> _Read:
     try:
         source, classes = _mark_objects(parameters)
         schemas = tuple(_Schema(name, cls) for name, cls in classes)
-        canonical = [
-            None if serialised is None else _read_serialised(serialised),
-            _read_parameters(parameters, source, schemas),
-        ]
+        fields = None if serialised is None else _read_serialised(serialised)
+        counted = _read_parameters(parameters, source, schemas)
     except _UnkeyableError as error:
         return _Read(Unkeyable(str(error)))
     except RecursionError:
         return _Read(Unkeyable("the model's parameters are nested too deeply"))
     # ascii(), for what repr() shows as it is depends on Python's version of Unicode.
-    digest = sha256(_TAG + ascii(canonical).encode()).digest()
-    return _Read(digest, tuple((name, cls) for name, cls in classes if cls is not None))
+    digest = sha256(_TAG + ascii([fields, counted]).encode()).digest()
+    return _Read(
+        NamedModel(digest, _name(counted, fields)), tuple((name, cls) for name, cls in classes if cls is not None)
+    )
+
+
+def _name(parameters: object, fields: object) -> str | None:
+    """The model's name: what a call asks for comes before what the model object was made with."""
+    for source in (parameters, fields[1] if isinstance(fields, list) else None):
+        if isinstance(source, dict):
+            for each in _NAMES:
+                if isinstance(name := source.get(each), str) and name:
+                    return name
+    return None
 
 
 def _parts(llm_string: str) -> tuple[dict[str, Any] | None, str]:

@@ -18,6 +18,7 @@ from langchain_core.outputs import Generation
 from aicache._errors import ConfigurationError
 from aicache._explain import Explanation
 from aicache._health import Health
+from aicache._invalidation import Invalidation, What
 from aicache._model import Answer, Hit, Miss, NotStored, Prompt, StoreSize, Unkeyable
 from aicache._open import CacheOptions, open_cache
 from aicache._scopes import ScopeBlock
@@ -26,7 +27,7 @@ from aicache.cache import Ask, Question
 from aicache.stores.base import Store
 from langchain_aicache._answers import HitMark, from_answer, to_answer
 from langchain_aicache._embeddings import to_embedder
-from langchain_aicache._llm_string import ModelReader
+from langchain_aicache._llm_string import ModelReader, NamedModel
 from langchain_aicache._prompts import read_prompt
 
 if TYPE_CHECKING:
@@ -88,22 +89,80 @@ class AICache(BaseCache):
         """As `update`, without blocking the event loop."""
         await self._core.aupdate(self._ask(prompt, llm_string), self._encoder(return_val))
 
+    def lookup_many(self, prompts: Sequence[str], llm_string: str) -> list[RETURN_VAL_TYPE | None]:
+        """As `lookup` of each; a Redis is asked for all of them in one or two round trips."""
+        asks = [self._ask(prompt, llm_string) for prompt in prompts]
+        return [_or_none(answer) for answer in self._core.lookup_many(asks, self._decode)]
+
+    async def alookup_many(self, prompts: Sequence[str], llm_string: str) -> list[RETURN_VAL_TYPE | None]:
+        """As `lookup_many`, without blocking the event loop."""
+        asks = [self._ask(prompt, llm_string) for prompt in prompts]
+        return [_or_none(answer) for answer in await self._core.alookup_many(asks, self._decode)]
+
+    # --------------------------------------------------------------------------------------- invalidation
+
     def clear(self, **kwargs: Any) -> None:
         """Remove entries of this namespace: all, or those that agree with every argument given.
 
         Args:
-            **kwargs: `tag`, `tenant` (texts), `llm_string` (LangChain's description of a model), and
-                `all_tenants=True` for everybody's; without `tenant` it is the cache's own.
+            **kwargs: as for `invalidate`, and `llm_string`, LangChain's description of a model.
 
         Raises:
             ConfigurationError: there is no such argument, or the model cannot be told from its description.
             StoreError: the store could not be reached.
         """
-        self._core.clear(**self._clearing(kwargs))
+        described = self._describe(kwargs.pop("llm_string", None), "llm_string")
+        self._core.clear(described=described, **kwargs)
 
     async def aclear(self, **kwargs: Any) -> None:
         """As `clear`, without blocking the event loop."""
-        await self._core.aclear(**self._clearing(kwargs))
+        described = self._describe(kwargs.pop("llm_string", None), "llm_string")
+        await self._core.aclear(described=described, **kwargs)
+
+    def invalidate(
+        self, prompt: Asked | None = None, *, llm: object = None, dry_run: bool = False, **what: Unpack[What]
+    ) -> Invalidation:
+        """Take answers back, for all processes that share the store: `cache.invalidate(source="handbook.pdf")`.
+
+        Args:
+            prompt: with `llm`: the answer to exactly this, given as to `explain`.
+            llm: without `prompt`: only answers of this very model, its parameters and tools.
+            dry_run: True: say what would go, and change nothing.
+            what: which entries; see `aicache.What`.
+
+        Raises:
+            ConfigurationError: an argument is wrong, or none is given.
+            StoreError: the store could not be reached; entries in this process are gone, those in the store may not be.
+            EmbedderError: there is no vector for `like`.
+        """
+        ask, described = self._meant(prompt, llm)
+        return self._core.invalidate(ask, described=described, dry_run=dry_run, **what)
+
+    async def ainvalidate(
+        self, prompt: Asked | None = None, *, llm: object = None, dry_run: bool = False, **what: Unpack[What]
+    ) -> Invalidation:
+        """As `invalidate`, without blocking the event loop."""
+        ask, described = self._meant(prompt, llm)
+        return await self._core.ainvalidate(ask, described=described, dry_run=dry_run, **what)
+
+    def report(self, entry_id: str, *, wrong: bool) -> bool:
+        """Say whether a hit was right; whether an entry was removed for it.
+
+        A wrong one is removed everywhere, and the question that met it by meaning is never matched with it again.
+
+        Args:
+            entry_id: from the answer: `message.response_metadata["aicache"]["entry_id"]`.
+            wrong: True: it answered another question. False only counts.
+
+        Raises:
+            ConfigurationError: this is no such id.
+            StoreError: the store could not be reached; report it again.
+        """
+        return self._core.report(entry_id, wrong=wrong)
+
+    async def areport(self, entry_id: str, *, wrong: bool) -> bool:
+        """As `report`, without blocking the event loop."""
+        return await self._core.areport(entry_id, wrong=wrong)
 
     # ------------------------------------------------------------------------------------ asked by people
 
@@ -162,10 +221,16 @@ class AICache(BaseCache):
         return self._core.tagged(*tags)
 
     def scope(
-        self, *, bypass: bool = False, refresh: bool = False, tags: tuple[str, ...] = (), ttl: float | None = None
+        self,
+        *,
+        bypass: bool = False,
+        refresh: bool = False,
+        tags: tuple[str, ...] = (),
+        sources: tuple[str, ...] = (),
+        ttl: float | None = None,
     ) -> ScopeBlock:
-        """All of these in one block: `with cache.scope(ttl=60, tags=("prices",)): ...`."""
-        return self._core.scope(bypass=bypass, refresh=refresh, tags=tags, ttl=ttl)
+        """All of these in one block: `with cache.scope(ttl=60, sources=("handbook.pdf",)): ...`."""
+        return self._core.scope(bypass=bypass, refresh=refresh, tags=tags, sources=sources, ttl=ttl)
 
     # --------------------------------------------------------------------------------------------- close
 
@@ -203,7 +268,7 @@ class AICache(BaseCache):
         if isinstance(model, Unkeyable):
             return model
         # The model's digest has a fixed length, so that no separator can be forged.
-        raw = sha256(model + prompt.encode("utf-8", "surrogatepass")).digest()
+        raw = sha256(model.model + prompt.encode("utf-8", "surrogatepass")).digest()
         return Question(raw, lambda: _read(prompt, model))
 
     def _decode(self, hit: Hit) -> list[Generation]:
@@ -212,30 +277,34 @@ class AICache(BaseCache):
     def _encoder(self, generations: Sequence[Generation]) -> Callable[[], Answer | NotStored]:
         return lambda: to_answer(generations, keep_truncated=self._keep_truncated)
 
-    def _clearing(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        known = {"tag", "tenant", "llm_string", "all_tenants"}
-        for name, value in arguments.items():
-            if name not in known:
-                raise ConfigurationError(name, f"clear() takes {', '.join(sorted(known))}, or nothing for all")
-            if name == "all_tenants" and isinstance(value, bool):
-                continue
-            if not isinstance(value, str):
-                raise ConfigurationError(name, f"give a text; got {type(value).__name__}")
-        wanted: dict[str, Any] = {
-            name: arguments[name] for name in ("tag", "tenant", "all_tenants") if name in arguments
-        }
-        if "llm_string" in arguments:
-            model = self._read_model(arguments["llm_string"])
-            if isinstance(model, Unkeyable):
-                raise ConfigurationError("llm_string", f"this model is never cached: {model.why}")
-            wanted["model"] = model
-        return wanted
+    def _meant(self, prompt: Asked | None, llm: object) -> tuple[Ask | None, bytes | None]:
+        """One prompt of one model, or all of a model."""
+        if llm is None:
+            if prompt is not None:
+                raise ConfigurationError("llm", "give the model with the prompt: the same prompt is an entry for each")
+            return None, None
+        from langchain_aicache._explain import describe
+
+        text, llm_string = describe("" if prompt is None else prompt, llm)
+        if prompt is not None:
+            return self._ask(text, llm_string), None
+        return None, self._describe(llm_string, "llm")
+
+    def _describe(self, llm_string: object, parameter: str) -> bytes | None:
+        if llm_string is None:
+            return None
+        if not isinstance(llm_string, str):
+            raise ConfigurationError(parameter, f"give a text; got {type(llm_string).__name__}")
+        model = self._read_model(llm_string)
+        if isinstance(model, Unkeyable):
+            raise ConfigurationError(parameter, f"this model is never cached: {model.why}")
+        return model.model
 
 
 def _or_none(answer: list[Generation] | Miss) -> list[Generation] | None:
     return None if isinstance(answer, Miss) else answer
 
 
-def _read(prompt: str, model: bytes) -> Prompt | Unkeyable:
+def _read(prompt: str, model: NamedModel) -> Prompt | Unkeyable:
     reading = read_prompt(prompt)
-    return reading if isinstance(reading, Unkeyable) else Prompt(*reading, model)
+    return reading if isinstance(reading, Unkeyable) else Prompt(*reading, model.model, model_name=model.name)

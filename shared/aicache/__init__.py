@@ -4,6 +4,7 @@ Use an adapter: `langchain_aicache.AICache`. This package is the core that they 
 their users meet.
 """
 
+from aicache._codec import Codec
 from aicache._errors import (
     AICacheError,
     ConfigurationError,
@@ -15,7 +16,8 @@ from aicache._errors import (
 from aicache._explain import Explanation
 from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parsed
 from aicache._health import Health, PartHealth, PartState
-from aicache._model import Hit, Match, Miss, MissReason, Outcome, Query, SkipReason, Turn
+from aicache._invalidation import Invalidation, What
+from aicache._model import Hit, Listed, Match, Miss, MissReason, Outcome, Query, SkipReason, Turn
 from aicache._scopes import bypass, refresh, scope, tagged
 from aicache._stats import Percentiles, Stats
 from aicache._version import __version__
@@ -25,6 +27,7 @@ from aicache.stores.base import Store
 __all__ = [
     "DEFAULT_GUARDS",
     "AICacheError",
+    "Codec",
     "ConfigurationError",
     "Conflict",
     "Embedder",
@@ -33,6 +36,8 @@ __all__ = [
     "Guard",
     "Health",
     "Hit",
+    "Invalidation",
+    "Listed",
     "Match",
     "Miss",
     "MissReason",
@@ -49,6 +54,7 @@ __all__ = [
     "Store",
     "StoreError",
     "Turn",
+    "What",
     "__version__",
     "bypass",
     "refresh",

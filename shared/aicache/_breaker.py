@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from aicache._clock import Clock
-from aicache._errors import ConfigurationError, UnavailableError
+from aicache._errors import CONTROL, ConfigurationError, UnavailableError
 from aicache._fork import in_forked_child
 from aicache._health import PartHealth, PartState
 
@@ -242,10 +242,10 @@ class Call:
     ) -> None:
         if error is None or isinstance(error, self._breaker._harmless):
             self.succeeded()
-        elif isinstance(error, Exception):
-            self.failed(error)
-        else:
+        elif isinstance(error, CONTROL):
             self.abandoned()
+        else:
+            self.failed(error)
 
     def succeeded(self) -> None:
         """The part answered."""
@@ -258,7 +258,7 @@ class Call:
         else:
             breaker._succeeded(self)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: BaseException) -> None:
         """The part did not answer, or answered with an error."""
         if not self._over:
             self._over = True

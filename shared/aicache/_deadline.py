@@ -97,19 +97,57 @@ class Deadline:
         """
         if self.endless:
             return await waiting
-        scope = asyncio.timeout(self.remaining())
         try:
-            async with scope:
+            with _Cancelling(self.remaining()):
                 return await waiting
-        except TimeoutError:
-            if not scope.expired():
-                raise  # The store's own.
+        except _PassedError:
             raise self._passed() from None
 
     @staticmethod
     def _passed() -> StoreTimeoutError:
         return StoreTimeoutError("the store did not answer within the time given; the call goes on without it")
 
+
+class _PassedError(Exception):
+    """The block's time is over; never leaves this module."""
+
+
+class _Cancelling:
+    """Cancels what this task awaits in the block once its time is over, again and again until the block is left.
+
+    As `asyncio.timeout`, which cancels once: before Python 3.12 `asyncio.wait_for`, which redis-py sends with, swallows
+    a cancellation that comes as it ends, and what follows would then wait as long as it likes.
+    """
+
+    __slots__ = ("_before", "_count", "_seconds", "_task", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._count = 0
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._before = task.cancelling()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._cancel)
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        self._timer.cancel()
+        for _ in range(self._count):
+            self._task.uncancel()
+        # Unless somebody else has cancelled it as well.
+        if self._count and kind is asyncio.CancelledError and self._task.cancelling() <= self._before:
+            raise _PassedError
+
+    def _cancel(self) -> None:
+        self._count += 1
+        self._task.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_AGAIN, self._cancel)
+
+
+_AGAIN: Final = 0.005
+"""Seconds between two cancellations."""
 
 _current: Final[ContextVar[Deadline | None]] = ContextVar("aicache_deadline", default=None)
 

@@ -9,12 +9,15 @@ no other: a hit in L1 meets none of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Protocol, TypeAlias, TypeVar, assert_never
+from operator import mul
+from typing import Any, Final, Protocol, TypeVar, assert_never
 
+from aicache._asking import ask, ask_natively, forget_in_l1
 from aicache._breaker import Breaker, Call
 from aicache._clock import Clock, SystemClock
 from aicache._deadline import Deadline
@@ -27,8 +30,9 @@ from aicache._errors import (
     UnknownWordsError,
     UnreadableEntryError,
     UnwritableEntryError,
+    WrongKeyError,
 )
-from aicache._model import ExactOnly, MissReason
+from aicache._model import Entry, ExactOnly, Listed, MissReason, Selection, Vector
 from aicache._pending import PendingUpdate
 from aicache._replay import Replay
 from aicache._steps import (
@@ -40,13 +44,16 @@ from aicache._steps import (
     Fetch,
     Forget,
     Mark,
+    MemoryStep,
     Nearest,
     Plan,
     Promote,
     Recall,
     Remove,
+    Similar,
     StepFailed,
-    Sweep,
+    StoreStep,
+    Together,
     Touch,
     Write,
 )
@@ -58,17 +65,25 @@ __all__ = ["Embedding", "Ports", "run", "run_async"]
 
 R = TypeVar("R")
 
-MemoryStep: TypeAlias = Recall | Mark | Promote | Forget
-StoreStep: TypeAlias = CheckEpoch | Fetch | Nearest | Write | Touch | Remove | Clear | Sweep
-
 _IN_MEMORY: Final = (Recall, Mark, Promote, Forget)
-_READS: Final = (Fetch, Nearest)
-"""Steps that leave nothing to do before or after in this process's memory."""
+_READS: Final = (Fetch, Nearest, Together)
+"""Steps of a lookup: nothing of this process's memory hangs on them but L1, which may learn the epoch by them."""
 _SHORT: Final = (Fetch, CheckEpoch, Touch, Remove)
 """On a store that does not block these take less than a change of thread. `Nearest` and `Write` work on an index, which
 may take milliseconds (and import numpy the first time)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """What was true just before the store was asked."""
+
+    overtakes: bool = False
+    """The entry to write overtakes an older one that is being replayed at this moment."""
+    unwritten: Sequence[Entry] = ()
+    """Entries of a selection on their way to the store."""
+
+
+_NOTHING_BEFORE: Final = _Before()
 _NO_DEADLINE: Final = Deadline(SystemClock(), None)
 """It never changes, so that all may share it."""
 
@@ -98,6 +113,8 @@ class Ports:
     """The store's other half, where it has one: async callers use it without a thread."""
     bounded: bool
     """False: the store's calls may take for ever, so that one with a deadline needs a thread."""
+    heard: Callable[[], int | None] | None
+    """The epoch if the store's last reply brought it along; None for a store that has no such thing."""
     l1: L1Cache | None
     embedding: Embedding | None
     workers: Workers
@@ -184,8 +201,8 @@ def _in_memory(step: MemoryStep, l1: L1Cache | None) -> Any:
             return l1.mark
         case Promote(entry, since):
             return l1.put(entry, since=since)
-        case Forget(key):
-            return l1.discard(key)
+        case Forget(what):
+            return l1.clear(what) if isinstance(what, Selection) else l1.discard(what)
         case _:
             assert_never(step)
 
@@ -198,17 +215,17 @@ def _perform(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
         ports.store_breaker.check()
         with deadline.paused(), ports.embed_breaker.enter():
             return embedding.embed(step.text)
-    overtakes = not isinstance(step, _READS) and _before(step, ports)
+    before = None if isinstance(step, _READS) else _before(step, ports)
     with ports.store_breaker.enter(deadline.remaining()):
         if deadline.endless:
-            result = _ask(step, ports)
+            result = ask(step, ports.store, ports.l1)
         elif ports.bounded:
-            result = deadline.call(partial(_ask, step, ports))
+            result = deadline.call(partial(ask, step, ports.store, ports.l1))
         else:
-            result = deadline.call_in_thread(partial(_ask, step, ports), ports.workers.executor())
+            result = deadline.call_in_thread(partial(ask, step, ports.store, ports.l1), ports.workers.executor())
     if ports.replay.pending.waiting:
         ports.replay.wake()
-    return result if isinstance(step, _READS) else _after(step, result, ports, overtakes=overtakes)
+    return _after(step, result, ports, before)
 
 
 async def _perform_async(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
@@ -220,30 +237,30 @@ async def _perform_async(step: Embed | StoreStep, ports: Ports, deadline: Deadli
         ports.store_breaker.check()
         with deadline.paused(), ports.embed_breaker.enter():
             return await embedding.aembed(step.text)
-    overtakes = not isinstance(step, _READS) and _before(step, ports)
+    before = None if isinstance(step, _READS) else _before(step, ports)
     call = ports.store_breaker.enter(deadline.remaining())
     if ports.native is not None:
         with call:
-            result = await deadline.wait(_ask_natively(step, ports.native, ports.l1))
+            result = await deadline.wait(ask_natively(step, ports.native, ports.l1))
     elif isinstance(step, _SHORT) and not ports.store.blocking:
         with call:
-            result = _ask(step, ports)
+            result = ask(step, ports.store, ports.l1)
     else:
         result = await _ask_in_worker(step, ports, call, deadline)
     if ports.replay.pending.waiting:
         ports.replay.wake_on_loop()
-    return result if isinstance(step, _READS) else _after(step, result, ports, overtakes=overtakes)
+    return _after(step, result, ports, before)
 
 
 async def _ask_in_worker(step: StoreStep, ports: Ports, call: Call, deadline: Deadline) -> Any:
     """The call reports from its thread; it is this task that knows when nobody waits for it any longer."""
 
-    def ask() -> Any:
+    def act() -> Any:
         call.confirm()  # It may have waited for a thread behind the very calls that opened the breaker.
         with call:
-            return deadline.call(partial(_ask, step, ports))
+            return deadline.call(partial(ask, step, ports.store, ports.l1))
 
-    future: Future[Any] = ports.workers.executor().submit(ask)
+    future: Future[Any] = ports.workers.executor().submit(act)
     try:
         return await deadline.wait(asyncio.wrap_future(future))
     except StoreTimeoutError as error:
@@ -259,108 +276,68 @@ async def _ask_in_worker(step: StoreStep, ports: Ports, call: Call, deadline: De
         raise
 
 
-def _ask(step: StoreStep, ports: Ports) -> Any:
-    store = ports.store
-    match step:
-        case Fetch(key):
-            return store.fetch(key)
-        case Nearest(partition, space, vector, k):
-            return store.nearest(partition, space, vector, k)
-        case Write(entry):
-            return store.write(entry)
-        case CheckEpoch():
-            return store.epoch()
-        case Touch(key, expires):
-            return store.touch(key, expires)
-        case Remove(keys):
-            try:
-                return store.remove(keys)
-            finally:
-                _forget_in_l1(step, ports.l1)
-        case Clear(selection):
-            try:
-                return store.clear(selection)
-            finally:
-                _forget_in_l1(step, ports.l1)
-        case Sweep(now, limit):
-            return store.sweep(now, limit)
-        case _:
-            assert_never(step)
-
-
-async def _ask_natively(step: StoreStep, store: AsyncStore, l1: L1Cache | None) -> Any:
-    match step:
-        case Fetch(key):
-            return await store.afetch(key)
-        case Nearest(partition, space, vector, k):
-            return await store.anearest(partition, space, vector, k)
-        case Write(entry):
-            return await store.awrite(entry)
-        case CheckEpoch():
-            return await store.aepoch()
-        case Touch(key, expires):
-            return await store.atouch(key, expires)
-        case Remove(keys):
-            try:
-                return await store.aremove(keys)
-            finally:
-                _forget_in_l1(step, l1)
-        case Clear(selection):
-            try:
-                return await store.aclear(selection)
-            finally:
-                _forget_in_l1(step, l1)
-        case Sweep(now, limit):
-            return await store.asweep(now, limit)
-        case _:
-            assert_never(step)
-
-
-def _before(step: StoreStep, ports: Ports) -> bool:
-    """The part of a step that concerns this process's memory: it happens whatever becomes of the store.
-
-    True when the entry overtakes an older one that is being replayed at this moment.
-    """
+def _before(step: StoreStep, ports: Ports) -> _Before:
+    """The part of a step that concerns this process's memory: it happens whatever becomes of the store."""
     pending = ports.replay.pending
     match step:
         case Write(entry):
-            return pending.supersede(entry)
+            return _Before(overtakes=pending.supersede(entry))
         case Touch(key, expires) if ports.l1 is not None:
             ports.l1.touch(key, expires)
-        case Remove(keys):
+        case Remove(keys, dry_run=False):
             pending.forget(keys)
-            _forget_in_l1(step, ports.l1)
-        case Clear(selection):
+            forget_in_l1(step, ports.l1)
+        case Clear(selection, dry_run=False):
             pending.clear(selection)
-            _forget_in_l1(step, ports.l1)
+            forget_in_l1(step, ports.l1)
+        case Similar(selection):
+            return _Before(unwritten=pending.entries(selection))
         case _:
             pass
-    return False
+    return _NOTHING_BEFORE
 
 
-def _forget_in_l1(step: Remove | Clear, l1: L1Cache | None) -> None:
-    """Done first, for the store may be left alone, and again last, whatever it answered.
-
-    A lookup that read the store just before it forgot the entry cannot bring it back then.
-    """
-    if l1 is None:
-        return
-    if isinstance(step, Clear):
-        l1.clear(step.selection)
-    else:
-        for key in step.keys:
-            l1.discard(key)
-
-
-def _after(step: StoreStep, result: Any, ports: Ports, *, overtakes: bool) -> Any:
+def _after(step: StoreStep, result: Any, ports: Ports, before: _Before | None) -> Any:
     """What this process's memory learns from a step that succeeded."""
+    if isinstance(step, _READS):
+        if ports.heard is not None and ports.l1 is not None and (epoch := ports.heard()) is not None:
+            ports.l1.observe(epoch)
+        if isinstance(step, Together):
+            return [
+                _failure(read, reply, ports) if isinstance(reply, UnreadableEntryError) else reply
+                for read, reply in zip(step.reads, result, strict=True)
+            ]
+        return result
     if isinstance(step, Write):
         ports.replay.pending.ended(step.entry)
-        if overtakes:
+        if before is not None and before.overtakes:
             ports.replay.pending.add(PendingUpdate(step.entry))
     if isinstance(step, CheckEpoch):
         return ports.l1.observe(result) if ports.l1 is not None else None
+    if isinstance(step, Similar):
+        return _with_unwritten(step, result, before.unwritten if before is not None else ())
     return result
+
+
+def _with_unwritten(step: Similar, listed: Sequence[Listed], unwritten: Sequence[Entry]) -> Sequence[Listed]:
+    """What the store found, and what was on its way to it when it was asked."""
+    known = {one.key.digest for one in listed}
+    waiting = [
+        Listed(entry.key, entry.query, score, entry.created)
+        for entry in unwritten
+        if entry.key.digest not in known
+        and entry.space == step.space
+        and entry.vector is not None
+        and (score := _cosine(entry.vector, step.vector)) >= step.min_score
+    ]
+    return sorted((*listed, *waiting), key=lambda one: -one.score) if waiting else listed
+
+
+def _cosine(one: Vector, other: Vector) -> float:
+    """Of two unit vectors of one space."""
+    form = f"<{len(one) // 4}f"
+    total: float = sum(map(mul, struct.unpack(form, one), struct.unpack(form, other)))
+    return total
 
 
 # ------------------------------------------------------------------------------------------- failures
@@ -396,6 +373,8 @@ def _reason(step: AnyStep, error: BaseException) -> tuple[MissReason, str]:
             return MissReason.UNAVAILABLE, f"{error.part}: {error.why}"
         case EmbedderTimeoutError():
             return MissReason.EMBEDDER_SLOW, kind
+        case WrongKeyError():
+            return MissReason.WRONG_KEY, kind
         case UnreadableEntryError():
             return MissReason.UNREADABLE, kind
         case _ if isinstance(step, Embed):

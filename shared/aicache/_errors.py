@@ -22,6 +22,7 @@ __all__ = [
     "UnknownWordsError",
     "UnreadableEntryError",
     "UnwritableEntryError",
+    "WrongKeyError",
 ]
 
 
@@ -58,6 +59,10 @@ class StoreError(AICacheError):
 
 class UnreadableEntryError(StoreError):
     """Stored bytes are not an entry of a format this version reads."""
+
+
+class WrongKeyError(UnreadableEntryError):
+    """Stored bytes are encrypted with a key that is not among ours."""
 
 
 class UnwritableEntryError(StoreError):

@@ -46,7 +46,7 @@ class Explanation:
             query=request.query.text,
             exact_only=request.query.exact_only,
             partition=request.key.partition.id.hex(),
-            entry_id=request.key.digest[:8].hex(),
+            entry_id=request.key.id,
             tiers=tuple(journal.exact.items()),
             space=journal.space,
             judgements=_judge(matcher, request.query.text, journal.candidates),

@@ -13,7 +13,7 @@ from typing import Final
 
 from aicache._model import CacheKey, Partition, Query
 
-__all__ = ["SCHEMA", "identify", "model_hash", "namespace_hash", "tenant_hash"]
+__all__ = ["SCHEMA", "identify", "model_hash", "model_name_hash", "namespace_hash", "tenant_hash"]
 
 SCHEMA: Final = "aicache/1"
 """Version of the key; part of every hash."""
@@ -22,6 +22,7 @@ _NAMESPACE: Final = f"{SCHEMA} namespace\0".encode()
 _NO_TENANT: Final = f"{SCHEMA} tenant none\0".encode()
 _TENANT: Final = f"{SCHEMA} tenant\0".encode()
 _MODEL: Final = f"{SCHEMA} model\0".encode()
+_MODEL_NAME: Final = f"{SCHEMA} model name\0".encode()
 _PARTITION: Final = f"{SCHEMA} partition\0".encode()
 _ENTRY: Final = f"{SCHEMA} entry\0".encode()
 
@@ -45,7 +46,8 @@ def identify(query: Query, *, namespace: str, tenant: str | None) -> CacheKey:
     whole = sha256(
         b"".join((_PARTITION, group, owner, model, len(kind).to_bytes(4, "big"), kind, query.frame))
     ).digest()
-    partition = Partition(whole[:_GROUP], group[:_GROUP], owner[:_GROUP], model[:_GROUP])
+    name = b"" if query.model_name is None else model_name_hash(query.model_name)
+    partition = Partition(whole[:_GROUP], group[:_GROUP], owner[:_GROUP], model[:_GROUP], name)
     return CacheKey(partition, sha256(_ENTRY + whole + _utf8(query.text)).digest())
 
 
@@ -62,6 +64,11 @@ def tenant_hash(tenant: str | None) -> bytes:
 def model_hash(model: bytes) -> bytes:
     """16 bytes that stand for a model's canonical bytes: `Partition.model`."""
     return sha256(_MODEL + model).digest()[:_GROUP]
+
+
+def model_name_hash(name: str) -> bytes:
+    """16 bytes that stand for the name of a model: `Partition.model_name`."""
+    return sha256(_MODEL_NAME + _utf8(name)).digest()[:_GROUP]
 
 
 def _tenant(tenant: str | None) -> bytes:

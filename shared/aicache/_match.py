@@ -101,6 +101,15 @@ class StaticMatcher:
     """The vetoes, tried in order."""
     parser: Parser = field(default_factory=Parser, repr=False, compare=False)
 
+    @property
+    def floor(self) -> float:
+        """The score below which candidates no longer count.
+
+        Rivals stand within the margin of a score above the threshold. Those below still tell whether a rival's answer
+        is shared by others; beyond another margin none changed a decision on the questions of docs/correctness.md.
+        """
+        return self.threshold - 2 * self.margin
+
     def decide(self, text: str, candidates: Sequence[Candidate]) -> Decision:
         """Accept one of the candidates for the query `text`, or say why none will do.
 

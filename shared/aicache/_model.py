@@ -8,10 +8,11 @@ little-endian, length 1, so that it compares, hashes and stores as it is and the
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 __all__ = [
     "L1",
@@ -21,6 +22,7 @@ __all__ = [
     "Entry",
     "ExactOnly",
     "Hit",
+    "Listed",
     "Match",
     "Miss",
     "MissReason",
@@ -29,6 +31,7 @@ __all__ = [
     "Partition",
     "Prompt",
     "Query",
+    "Search",
     "Selection",
     "SkipReason",
     "Space",
@@ -54,6 +57,9 @@ L1: Final = "l1"
 
 ENTRY_OVERHEAD: Final = 1_000
 """Bytes an entry costs in memory beyond its texts: objects, keys, table slots (benchmarks/bytes_per_entry.py)."""
+
+_ID_BYTES: Final = 33
+"""The first byte of the partition's id, which is all a store needs to know of it, and the digest."""
 
 
 # --------------------------------------------------------------------------------------------- prompts
@@ -85,6 +91,8 @@ class Prompt:
     """Where the framework shows a template apart from its variables: canonical bytes of all but `query`."""
     query: str | None = field(default=None, repr=False)
     """With `template`: the variable that holds the question."""
+    model_name: str | None = None
+    """What the provider calls the model, `gpt-4o-2024-08-06`: part of `model` already, and given apart to select by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +125,7 @@ class Query:
     """Canonical bytes of all the rest of the conversation, with a hole where `text` stood."""
     model: bytes = field(repr=False)
     exact_only: ExactOnly | None = None
+    model_name: str | None = None
 
 
 # ------------------------------------------------------------------------------------------------ keys
@@ -126,13 +135,15 @@ class Query:
 class Partition:
     """Prompts whose answers may be exchanged: all is equal but the query's words.
 
-    `id` is a hash over all the rest; the other three only serve to select entries for `clear`.
+    `id` is a hash over all the rest; the others only serve to select entries for `clear`.
     """
 
     id: bytes
     namespace: bytes
     tenant: bytes
     model: bytes
+    model_name: bytes = b""
+    """Hash of the model's name, which several models with different parameters may share; empty if it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +153,64 @@ class CacheKey:
     partition: Partition
     digest: bytes
 
+    @property
+    def id(self) -> str:
+        """The public name of the entry: 44 letters and digits that say where any store keeps it, and nothing else."""
+        return urlsafe_b64encode(self.partition.id[:1] + self.digest).decode()
+
+    @classmethod
+    def of_id(cls, text: str) -> Self:
+        """The key that stands behind an id. Of the partition it has the first byte only: enough to remove the entry.
+
+        Raises:
+            ValueError: the text is no such id.
+        """
+        raw = urlsafe_b64decode(text.encode("ascii"))
+        key = cls(Partition(raw[:1], b"", b"", b""), raw[1:])
+        if len(raw) != _ID_BYTES or key.id != text:
+            raise ValueError("this is no id of an entry")
+        return key
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The entries an operation is about: those that agree in every field that is not None."""
+    """The entries an operation is about: those that agree with every field that says something."""
 
     namespace: bytes | None = None
     tenant: bytes | None = None
     model: bytes | None = None
-    tag: str | None = None
+    model_name: bytes | None = None
+    tags: tuple[str, ...] = ()
+    """Entries that carry all of these."""
+    written_before: float | None = None
+    """Wall-clock seconds: entries whose `created` is less."""
+
+    def covers(self, entry: Entry) -> bool:
+        """Whether the entry is one of them."""
+        partition = entry.key.partition
+        return (
+            self.namespace in {None, partition.namespace}
+            and self.tenant in {None, partition.tenant}
+            and self.model in {None, partition.model}
+            and self.model_name in {None, partition.model_name}
+            and set(self.tags).issubset(entry.tags)
+            and (self.written_before is None or entry.created < self.written_before)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A question to a store: the `k` nearest of a partition, without those that were reported wrong for `asker`.
+
+    What scores below `floor` may be left out, but for the nearest, which says how near anything is.
+    """
+
+    partition: Partition
+    space: Space
+    vector: Vector
+    k: int
+    asker: CacheKey | None = None
+    floor: float = -1.0
 
 
 # --------------------------------------------------------------------------------------------- entries
@@ -193,7 +253,7 @@ class Entry:
     @property
     def id(self) -> str:
         """The public name of the entry, as `explain` and response metadata show it."""
-        return self.key.digest[:8].hex()
+        return self.key.id
 
     @property
     def weight(self) -> int:
@@ -213,6 +273,17 @@ class Candidate:
 
     entry: Entry
     score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An entry as `similar` lists it: enough to show it to a person and to remove it."""
+
+    key: CacheKey
+    query: str = field(repr=False)
+    score: float
+    """The cosine of its vector and the one asked for."""
+    created: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +329,8 @@ class MissReason(StrEnum):
     """No sound key exists for this prompt; the detail says why."""
     UNREADABLE = "unreadable"
     """The stored bytes are damaged or of another format."""
+    WRONG_KEY = "wrong_key"
+    """The stored bytes are encrypted with a key this cache was not given."""
     STORE_FAILED = "store_failed"
     """The store raised an error."""
     EMBEDDER_FAILED = "embedder_failed"
@@ -282,6 +355,13 @@ class Hit:
     """1.0 for an exact match, else the cosine."""
     age: float
     """Seconds since the answer was written, at least 0."""
+    asker: CacheKey | None = None
+    """The prompt that was matched by meaning; None for an exact hit, where it is the entry's own."""
+
+    @property
+    def id(self) -> str:
+        """What `report` takes: the entry's id, and behind a dot that of the prompt that met it by meaning."""
+        return self.entry.id if self.asker is None else f"{self.entry.id}.{self.asker.id}"
 
 
 @dataclass(frozen=True, slots=True)

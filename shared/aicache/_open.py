@@ -8,6 +8,7 @@ from dataclasses import fields
 from typing import Any, Final, TypedDict, cast
 
 from aicache._clock import Clock
+from aicache._codec import Codec
 from aicache._driver import Embedding as EmbeddingPort
 from aicache._errors import ConfigurationError
 from aicache._guards import DEFAULT_GUARDS, Guard
@@ -67,6 +68,12 @@ class CacheOptions(TypedDict, total=False):
     """Bound of the store; default 100,000 in memory, 1,000,000 in a file."""
     max_bytes: int
     """Bound of the store in bytes; default 512 MiB in memory, 1 GiB in a file."""
+    encryption_keys: Sequence[str | bytes]
+    """Fernet keys for what a file or a Redis holds; the first one encrypts, all decrypt; default: no encryption."""
+    accept_unencrypted: bool
+    """With keys: also read what was stored without, for the time of a migration; default False."""
+    compress_above: int | None
+    """Stored entries of more bytes are compressed; default 1,024; None: never."""
     embed_timeout: float | None
     """Seconds to wait for a vector before the call goes on with exact matching only; default 2; None: no limit."""
     lookup_timeout: Timeout
@@ -94,6 +101,7 @@ _POLICY_OPTIONS: Final = frozenset(field.name for field in fields(CachePolicy))
 _RESILIENCE_OPTIONS: Final = frozenset(field.name for field in fields(Resilience))
 _CACHE_OPTIONS: Final = ("namespace", "tenant", "on_outcome", "clock")
 _STORE_OPTIONS: Final = ("max_entries", "max_bytes")
+_CODEC_OPTIONS: Final = ("encryption_keys", "accept_unencrypted", "compress_above")
 
 
 def open_cache(store: str | Store | None, embedder: Embedder | None, options: CacheOptions) -> SemanticCache:
@@ -133,13 +141,16 @@ def _pick(given: Mapping[str, Any], names: Sequence[str] | frozenset[str]) -> di
 
 
 def _open_store(store: str | Store | None, given: Mapping[str, Any]) -> Store:
-    bounds = _pick(given, _STORE_OPTIONS)
+    bounds, sealing = _pick(given, _STORE_OPTIONS), _pick(given, _CODEC_OPTIONS)
     if store is None or isinstance(store, str):
-        return open_store(store, eviction=given.get("eviction"), **bounds)
+        codec = Codec(**sealing) if sealing else None
+        return open_store(store, eviction=given.get("eviction"), codec=codec, **bounds)
     if not isinstance(store, Store):
         raise ConfigurationError("store", f"give a URL or a Store; got {type(store).__name__}")
     for name in bounds:
         raise ConfigurationError(name, "bounds of a ready store are set where it is made; leave this out")
+    for name in sealing:
+        raise ConfigurationError(name, "a ready store is given its Codec where it is made; leave this out")
     return store
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 from asyncio import CancelledError
-from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -64,8 +64,8 @@ class PendingUpdates:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self._updates: OrderedDict[bytes, PendingUpdate] = OrderedDict()
-        self._removals: deque[CacheKey] = deque()
-        """Keys whose update was forgotten while it was being written; removed before anything else is written."""
+        self._removals: dict[bytes, CacheKey] = {}
+        """By digest, keys whose update was forgotten while it was being written: removed before anything is written."""
         self._in_flight: Entry | None = None
         self._direct: dict[bytes, Entry] = {}
         """The newest direct write of each key that has begun and not ended; one that was cleared is not in it."""
@@ -76,11 +76,14 @@ class PendingUpdates:
         in_forked_child(self._begin_anew)
 
     def _begin_anew(self) -> None:
-        """In a forked child: the thread that held the lock, or was writing, is not there."""
+        """In a forked child: what is kept is the parent's business, and the thread that held the lock is not there."""
         self._lock = threading.Lock()
-        self._draining = False
-        self._in_flight = None
+        self._updates.clear()
+        self._removals.clear()
         self._direct.clear()
+        self._in_flight = None
+        self._draining = False
+        self._bytes = self._replayed = self._lost = 0
 
     @property
     def waiting(self) -> bool:
@@ -131,9 +134,8 @@ class PendingUpdates:
             key = entry.key
             self._direct[key.digest] = entry
             self._take_out(key.digest)
-            if key in self._removals:
-                self._removals.remove(key)
-            return self._in_flight is not None and self._in_flight.key == key
+            self._removals.pop(key.digest, None)
+            return self._is_in_flight(key)
 
     def forget(self, keys: Sequence[CacheKey]) -> None:
         """These entries are unwanted; one that is being written at this moment is removed after it."""
@@ -141,30 +143,29 @@ class PendingUpdates:
             for key in keys:
                 self._take_out(key.digest)
                 self._direct.pop(key.digest, None)
-                if self._in_flight is not None and self._in_flight.key == key:
-                    self._removals.append(key)
+                if self._is_in_flight(key):
+                    self._removals[key.digest] = key
 
     def clear(self, selection: Selection) -> None:
         """All entries of the selection are unwanted, as in `forget`."""
         with self._lock:
             for digest, update in list(self._updates.items()):
-                if _belongs(update.entry, selection):
+                if selection.covers(update.entry):
                     self._take_out(digest)
             for digest, entry in list(self._direct.items()):
-                if _belongs(entry, selection):
+                if selection.covers(entry):
                     del self._direct[digest]
-            if self._in_flight is not None and _belongs(self._in_flight, selection):
-                self._removals.append(self._in_flight.key)
+            if self._in_flight is not None and selection.covers(self._in_flight):
+                key = self._in_flight.key
+                self._removals[key.digest] = key
 
-    def start_anew(self) -> None:
-        """Forget everything: after a fork, what is kept is the parent's business."""
+    def entries(self, selection: Selection) -> list[Entry]:
+        """Those of the selection that are on their way: waiting, or being written at this moment."""
         with self._lock:
-            self._updates.clear()
-            self._removals.clear()
-            self._direct.clear()
-            self._in_flight = None
-            self._draining = False
-            self._bytes = self._replayed = self._lost = 0
+            entries = {digest: update.entry for digest, update in self._updates.items()} | self._direct
+            if self._in_flight is not None:
+                entries.setdefault(self._in_flight.key.digest, self._in_flight)
+        return [entry for entry in entries.values() if selection.covers(entry)]
 
     # ------------------------------------------------------------------------------------------- going out
 
@@ -186,27 +187,19 @@ class PendingUpdates:
             now: wall-clock seconds; an update expired by then is dropped.
             go_on: asked before each; False ends it.
         """
-        if not self._begin():
-            return 0
-        written = 0
+        rounds = self._rounds(now, go_on)
         try:
-            while go_on() and (found := self._next(now)) is not None:
-                if isinstance(found, CacheKey):
-                    remove(found)
-                    self._removed(found)
+            found = next(rounds)
+            while True:
+                try:
+                    remove(found) if isinstance(found, CacheKey) else write(found)
+                except BaseException as error:  # noqa: BLE001 - the round decides what becomes of it
+                    found = rounds.throw(error)
                 else:
-                    try:
-                        write(found)
-                    except BaseException as error:
-                        self._came_back(found, error)
-                        if not isinstance(error, UnwritableEntryError):
-                            raise
-                    else:
-                        self._landed()
-                        written += 1
-        finally:
-            self._end()
-        return written
+                    found = next(rounds)
+        except StopIteration as stop:
+            written: int = stop.value
+            return written
 
     async def adrain(
         self,
@@ -216,24 +209,40 @@ class PendingUpdates:
         go_on: Callable[[], bool] = _go_on,
     ) -> int:
         """As `drain`, without blocking the event loop; a cancelled one keeps what it was writing."""
+        rounds = self._rounds(now, go_on)
+        try:
+            found = next(rounds)
+            while True:
+                try:
+                    await (remove(found) if isinstance(found, CacheKey) else write(found))
+                except BaseException as error:  # noqa: BLE001 - the round decides what becomes of it
+                    found = rounds.throw(error)
+                else:
+                    found = next(rounds)
+        except StopIteration as stop:
+            written: int = stop.value
+            return written
+
+    def _rounds(self, now: float, go_on: Callable[[], bool]) -> Generator[PendingUpdate | CacheKey, None, int]:
+        """What is to be written or removed, one after the other; a failure is thrown in. Returns how many landed."""
         if not self._begin():
             return 0
         written = 0
         try:
             while go_on() and (found := self._next(now)) is not None:
                 if isinstance(found, CacheKey):
-                    await remove(found)
+                    yield found
                     self._removed(found)
+                    continue
+                try:
+                    yield found
+                except BaseException as error:
+                    self._came_back(found, error)
+                    if not isinstance(error, UnwritableEntryError):
+                        raise
                 else:
-                    try:
-                        await write(found)
-                    except BaseException as error:
-                        self._came_back(found, error)
-                        if not isinstance(error, UnwritableEntryError):
-                            raise
-                    else:
-                        self._landed()
-                        written += 1
+                    self._landed()
+                    written += 1
         finally:
             self._end()
         return written
@@ -253,7 +262,7 @@ class PendingUpdates:
         """What to do next; an update leaves the queue and is in flight until it has landed or come back."""
         with self._lock:
             if self._removals:
-                return self._removals[0]
+                return next(iter(self._removals.values()))
             while self._updates:
                 update = self._take_out(next(iter(self._updates)))
                 assert update is not None
@@ -274,7 +283,7 @@ class PendingUpdates:
             key = update.entry.key
             if isinstance(error, UnwritableEntryError):
                 self._lost += 1
-            elif key not in self._removals and key.digest not in self._updates:
+            elif key.digest not in self._removals and key.digest not in self._updates:
                 # Cancellation says nothing against the update.
                 failures = update.failures + (not isinstance(error, CancelledError))
                 to_end = failures >= PATIENCE
@@ -282,10 +291,12 @@ class PendingUpdates:
 
     def _removed(self, key: CacheKey) -> None:
         with self._lock:
-            if key in self._removals:
-                self._removals.remove(key)
+            self._removals.pop(key.digest, None)
 
     # ------------------------------------------------------------------------------------------- the queue
+
+    def _is_in_flight(self, key: CacheKey) -> bool:
+        return self._in_flight is not None and self._in_flight.key.digest == key.digest
 
     def _append(self, update: PendingUpdate, *, first: bool = False) -> None:
         digest = update.entry.key.digest
@@ -302,13 +313,3 @@ class PendingUpdates:
         if update is not None:
             self._bytes -= update.entry.weight
         return update
-
-
-def _belongs(entry: Entry, selection: Selection) -> bool:
-    partition = entry.key.partition
-    return (
-        selection.namespace in {None, partition.namespace}
-        and selection.tenant in {None, partition.tenant}
-        and selection.model in {None, partition.model}
-        and (selection.tag is None or selection.tag in entry.tags)
-    )

@@ -25,6 +25,7 @@ from aicache._model import (
     NotStored,
     Outcome,
     Query,
+    Search,
     SkipReason,
     Stored,
     UpdateOutcome,
@@ -58,6 +59,10 @@ RENEW_BELOW = 0.9
 
 class Matcher(Protocol):
     """Decides whether one of the nearest entries answers the query. Pure."""
+
+    @property
+    def floor(self) -> float:
+        """The score below which candidates change nothing, so that a store may keep them to itself."""
 
     def decide(self, text: str, candidates: Sequence[Candidate], /) -> Accept | Reject:
         """Accept one candidate, or say why none will do."""
@@ -153,7 +158,8 @@ def _lookup_by_meaning(
     request: Request, rules: Rules, mark: object | None, without_exact: Miss, journal: Journal | None
 ) -> Plan[Outcome]:
     embedded = yield from Embed(request.query.text)
-    near = yield from Nearest(request.key.partition, embedded.space, embedded.vector, rules.policy.candidates)
+    search = Search(request.key.partition, embedded.space, embedded.vector, rules.policy.candidates, asker=request.key)
+    near = yield from Nearest(search)
     fresh = [candidate for candidate in near if not is_expired(candidate.entry, request.now)]
     if journal is not None:
         journal.space = embedded.space
@@ -161,7 +167,7 @@ def _lookup_by_meaning(
     match rules.matcher.decide(request.query.text, fresh):
         case Accept(candidate):
             entry = candidate.entry
-            hit = Hit(entry, rules.store, Match.SEMANTIC, candidate.score, age_of(entry, request.now))
+            hit = Hit(entry, rules.store, Match.SEMANTIC, candidate.score, age_of(entry, request.now), request.key)
             yield from _keep(hit, mark, request, rules, journal)
             return hit
         case Reject(MissReason.ABSENT):

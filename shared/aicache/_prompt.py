@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, NamedTuple, TypeAlias
 
 import orjson
@@ -47,6 +48,10 @@ def split(prompt: Prompt, *, question: Extractor | None) -> Query:
         question: the user's extractor. It gets the turns and returns a part of the last turn's text that occurs there
             exactly once, or None; anything else, an exception included, means exact matching.
     """
+    return replace(_split(prompt, question), model_name=prompt.model_name)
+
+
+def _split(prompt: Prompt, question: Extractor | None) -> Query:
     if prompt.template is not None and prompt.query is not None:
         return _from_template(prompt, prompt.template, prompt.query)
     turns = prompt.turns

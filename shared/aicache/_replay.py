@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final, Protocol
@@ -13,6 +12,7 @@ from typing import Final, Protocol
 from aicache._breaker import Breaker
 from aicache._clock import Clock
 from aicache._errors import CONTROL
+from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Entry
 from aicache._pending import PendingUpdate, PendingUpdates
 from aicache._steps import Embedded
@@ -53,13 +53,13 @@ class Replay:
     """
 
     __slots__ = (
+        "__weakref__",
         "_clock",
         "_closed",
         "_embed_breaker",
         "_embedding",
         "_native",
         "_not_before",
-        "_pid",
         "_scheduled",
         "_slow_after",
         "_store",
@@ -94,9 +94,14 @@ class Replay:
         self._not_before = -math.inf
         self._scheduled = False
         self._closed = False
-        self._pid = os.getpid()
         self._tasks: set[asyncio.Task[None]] = set()
         """An event loop holds its tasks weakly only."""
+        in_forked_child(self._begin_anew)
+
+    def _begin_anew(self) -> None:
+        """In a forked child: the thread or task that was at it is not there."""
+        self._scheduled = False
+        self._tasks.clear()
 
     def wake(self) -> None:
         """The store has just answered: replay in a worker, unless that is under way or failed a moment ago."""
@@ -127,10 +132,6 @@ class Replay:
         self._scheduled = False
 
     def _is_due(self) -> bool:
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._scheduled = False
-            self.pending.start_anew()
         # A race schedules two; the second finds a drain under way and ends.
         return not (self._scheduled or self._closed or self._clock.monotonic() < self._not_before)
 

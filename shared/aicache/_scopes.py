@@ -14,7 +14,7 @@ from typing import Final
 from aicache._errors import ConfigurationError
 from aicache._policy import is_number
 
-__all__ = ["Scope", "ScopeBlock", "bypass", "current_scope", "refresh", "scope", "tagged"]
+__all__ = ["Scope", "ScopeBlock", "bypass", "current_scope", "refresh", "scope", "source_tag", "tagged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,6 @@ class ScopeBlock:
     def __init__(self, *, bypass: bool, refresh: bool, tags: tuple[str, ...], ttl: float | None) -> None:
         if ttl is not None and not (is_number(ttl) and ttl > 0):
             raise ConfigurationError("ttl", f"give seconds greater than 0; got {ttl!r}")
-        if not all(isinstance(tag, str) and tag for tag in tags):
-            raise ConfigurationError("tags", "give texts that are not empty")
         self._bypass = bypass
         self._refresh = refresh
         self._tags = tags
@@ -90,14 +88,34 @@ class ScopeBlock:
 
 
 def scope(
-    *, bypass: bool = False, refresh: bool = False, tags: tuple[str, ...] = (), ttl: float | None = None
+    *,
+    bypass: bool = False,
+    refresh: bool = False,
+    tags: tuple[str, ...] = (),
+    sources: tuple[str, ...] = (),
+    ttl: float | None = None,
 ) -> ScopeBlock:
-    """A block with these wishes: `with scope(ttl=60, tags=("prices",)): chain.invoke(...)`.
+    """A block with these wishes: `with scope(ttl=60, sources=("handbook.pdf",)): chain.invoke(...)`.
+
+    A source is the document an answer was drawn from: when it changes, `invalidate(source=...)` takes the answers back.
 
     Raises:
-        ConfigurationError: `ttl` is not above 0, or a tag is empty or no text.
+        ConfigurationError: `ttl` is not above 0, or a tag or source is empty or no text.
     """
-    return ScopeBlock(bypass=bypass, refresh=refresh, tags=tags, ttl=ttl)
+    _check_texts("tags", tags)
+    _check_texts("sources", sources)
+    return ScopeBlock(bypass=bypass, refresh=refresh, tags=(*tags, *map(source_tag, sources)), ttl=ttl)
+
+
+def _check_texts(parameter: str, texts: object) -> None:
+    # A text alone would be taken for its letters.
+    if not isinstance(texts, tuple | list) or not all(isinstance(text, str) and text for text in texts):
+        raise ConfigurationError(parameter, "give a tuple of texts that are not empty")
+
+
+def source_tag(source: str) -> str:
+    """The tag that entries drawn from this document carry."""
+    return f"source:{source}"
 
 
 def bypass() -> ScopeBlock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -69,6 +69,13 @@ class Stats:
     """Their price in US dollars; None when the cache was given no prices."""
     latency: Mapping[str, Percentiles]
     """Duration of lookups and updates by outcome: `hit l1 exact`, `miss absent`, `update stored`, ..."""
+    reported_wrong: int = 0
+    """Hits that the application reported as wrong."""
+    reported_right: int = 0
+    """Hits that it reported as right."""
+    store: Mapping[str, str] = field(default_factory=dict)
+    """The store's `name` and what it says of itself: a Redis its `dialect`, and the `reason` if nothing is matched by
+    meaning."""
     pending: int = 0
     """Answers that could not be written and wait in memory for the store, now."""
     replayed: int = 0
@@ -104,6 +111,10 @@ class Stats:
             f"{name:32}{times.count:>8}" + "".join(f"{_human(t):>11}" for t in (times.p50, times.p95, times.p99))
             for name, times in sorted(self.latency.items())
         ]
+        if len(self.store) > 1:
+            lines.append("store: " + ", ".join(f"{name} {text}" for name, text in self.store.items()))
+        if self.reported_wrong or self.reported_right:
+            lines.append(f"reported hits: {self.reported_wrong} wrong, {self.reported_right} right")
         if self.pending or self.replayed or self.lost:
             lines.append(f"unwritten answers: {self.pending} pending, {self.replayed} replayed, {self.lost} lost")
         lines += [f"failed step {step}: {reason} {count} x" for (step, reason), count in self.failed_steps.items()]
@@ -134,6 +145,7 @@ class Recorder:
             self._failed_steps: Counter[tuple[str, MissReason]] = Counter()
             self._input_tokens = 0
             self._output_tokens = 0
+            self._reported: Counter[bool] = Counter()
 
     def looked_up(self, outcome: Outcome, seconds: float) -> None:
         """A lookup ended after so many seconds."""
@@ -164,6 +176,11 @@ class Recorder:
         with self._lock:
             self._failed_steps[step, reason] += 1
 
+    def reported(self, *, wrong: bool) -> None:
+        """The application judged a hit."""
+        with self._lock:
+            self._reported[wrong] += 1
+
     def snapshot(self) -> Stats:
         """The counters now."""
         with self._lock:
@@ -180,6 +197,8 @@ class Recorder:
                 failed_steps=MappingProxyType(dict(self._failed_steps)),
                 tokens_saved=saved,
                 money_saved=None if self._prices is None else self._prices.cost(saved),
+                reported_wrong=self._reported[True],
+                reported_right=self._reported[False],
                 latency=MappingProxyType({label: _percentiles(buckets) for label, buckets in self._labelled()}),
             )
 

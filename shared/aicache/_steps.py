@@ -15,10 +15,11 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
-from aicache._model import CacheKey, Candidate, Entry, MissReason, Partition, Selection, Space, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, MissReason, Search, Selection, Space, Vector
 
 __all__ = [
     "AnyStep",
+    "Block",
     "CheckEpoch",
     "Clear",
     "Embed",
@@ -26,14 +27,18 @@ __all__ = [
     "Fetch",
     "Forget",
     "Mark",
+    "MemoryStep",
     "Nearest",
     "Plan",
     "Promote",
     "Recall",
     "Remove",
+    "Similar",
     "Step",
     "StepFailed",
+    "StoreStep",
     "Sweep",
+    "Together",
     "Touch",
     "Write",
 ]
@@ -98,9 +103,9 @@ class Promote(Step[None]):
 
 @dataclass(frozen=True, slots=True)
 class Forget(Step[None]):
-    """Remove the entry from L1. Memory only."""
+    """Remove an entry, or all of a selection, from L1. Memory only."""
 
-    key: CacheKey
+    what: CacheKey | Selection
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +126,14 @@ class Embed(Step[Embedded]):
 class Nearest(Step[Sequence[Candidate]]):
     """The k nearest entries of a partition, nearest first."""
 
-    partition: Partition
-    space: Space
-    vector: Vector
-    k: int
+    search: Search
+
+
+@dataclass(frozen=True, slots=True)
+class Together(Step[Sequence[Any]]):
+    """Several reads at once: in one round trip, where the store can. What a read failed with stands in its place."""
+
+    reads: tuple[Fetch | Nearest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +155,36 @@ class Touch(Step[None]):
 
 @dataclass(frozen=True, slots=True)
 class Remove(Step[int]):
-    """Remove entries from L1 and the store."""
+    """Remove entries from L1 and the store, or only count those in the store."""
 
     keys: tuple[CacheKey, ...]
+    dry_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Clear(Step[int]):
-    """Remove a selection from L1 and the store."""
+    """Remove a selection from L1 and the store, or only count what the store has of it."""
 
     selection: Selection
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Similar(Step[Sequence[Listed]]):
+    """The store's entries of a selection that are near a vector, whatever their partition."""
+
+    selection: Selection
+    space: Space
+    vector: Vector
+    min_score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Block(Step[None]):
+    """Never match this pair by meaning again."""
+
+    asker: CacheKey
+    entry: CacheKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,9 +195,11 @@ class Sweep(Step[int]):
     limit: int
 
 
-AnyStep: TypeAlias = (
-    CheckEpoch | Recall | Mark | Promote | Forget | Fetch | Embed | Nearest | Write | Touch | Remove | Clear | Sweep
+MemoryStep: TypeAlias = Recall | Mark | Promote | Forget
+StoreStep: TypeAlias = (
+    CheckEpoch | Fetch | Nearest | Together | Write | Touch | Remove | Clear | Similar | Block | Sweep
 )
+AnyStep: TypeAlias = MemoryStep | Embed | StoreStep
 
 Plan: TypeAlias = Generator[AnyStep, Any, R]
 """A computation that yields steps and returns R."""

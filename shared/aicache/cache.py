@@ -7,31 +7,19 @@ Nothing that goes wrong inside, the adapter's own functions included, leaves `lo
 from __future__ import annotations
 
 import asyncio
-import inspect
-import logging
 import math
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
-from typing import Final, Self, TypeAlias, TypeVar
+from typing import Final, Self, TypeAlias, TypeVar, Unpack
 
-from aicache._breaker import Breaker
 from aicache._clock import Clock, SystemClock
-from aicache._driver import Embedding, Ports, run, run_async
-from aicache._errors import (
-    CONTROL,
-    AICacheError,
-    ConfigurationError,
-    QueryTooLongError,
-    StoreError,
-    UnknownWordsError,
-    UnreadableEntryError,
-    UnwritableEntryError,
-)
+from aicache._driver import Embedding, run, run_async
+from aicache._errors import CONTROL, ConfigurationError
 from aicache._explain import Explanation
-from aicache._health import Health, PartHealth, PartState
-from aicache._key import identify, model_hash, namespace_hash, tenant_hash
+from aicache._health import Health
+from aicache._invalidation import Invalidation, Wanted, What, invalidate, read_report, read_what, report, trouble
+from aicache._key import identify
 from aicache._match import StaticMatcher
 from aicache._memo import Memo
 from aicache._model import (
@@ -50,30 +38,27 @@ from aicache._model import (
     Unkeyable,
     UpdateOutcome,
 )
-from aicache._pending import PendingUpdates
 from aicache._plans import Journal, Matcher, Request, Rules
 from aicache._plans import lookup as lookup_plan
 from aicache._plans import sweep as sweep_plan
 from aicache._plans import update as update_plan
 from aicache._policy import CachePolicy
 from aicache._prompt import split
-from aicache._replay import Replay
+from aicache._reporting import Reporter
 from aicache._resilience import Resilience
 from aicache._scopes import ScopeBlock, bypass, current_scope, refresh, scope, tagged
 from aicache._stats import Prices, Recorder, Stats
-from aicache._steps import AnyStep, Clear, Plan, StepFailed
-from aicache._upkeep import Chore, OnceOnly
-from aicache._workers import Workers
-from aicache.stores.base import AsyncStore, Store
+from aicache._steps import Plan, StepFailed
+from aicache._tenancy import NoTenantError, Tenant, check_tenant, current_tenant
+from aicache._together import together
+from aicache._upkeep import Chore
+from aicache._wiring import is_networked, wire
+from aicache.stores.base import Store
 from aicache.stores.l1 import L1Cache
 
 __all__ = ["Ask", "Question", "SemanticCache", "Tenant"]
 
 T = TypeVar("T")
-Tenant: TypeAlias = str | Callable[[], str | None] | None
-"""Whose entries these are. A callable is asked at every call; one that returns None or raises means: no cache."""
-
-_log: Final = logging.getLogger("aicache")
 
 EPOCH_INTERVAL: Final = 1.0
 """Seconds within which L1 notices that another process removed or replaced entries."""
@@ -122,25 +107,28 @@ class SemanticCache:
     ) -> None:
         if not isinstance(namespace, str):
             raise ConfigurationError("namespace", f"give a text; got {type(namespace).__name__}")
-        if not (tenant is None or isinstance(tenant, str) or callable(tenant)):
-            raise ConfigurationError("tenant", f"give a text or a callable; got {type(tenant).__name__}")
-        if inspect.iscoroutinefunction(tenant):
-            raise ConfigurationError("tenant", "give a callable that answers at once, not a coroutine function")
+        check_tenant(tenant)
         if on_outcome is not None and not callable(on_outcome):
             raise ConfigurationError("on_outcome", f"give a callable; got {type(on_outcome).__name__}")
         self._policy = policy or CachePolicy()
         self._matcher = matcher or StaticMatcher(threshold=self._policy.threshold, margin=self._policy.margin)
         self._namespace = namespace
         self._tenant = tenant
-        self._on_outcome = on_outcome
         self._clock = clock or SystemClock()
         self._recorder = Recorder(prices)
-        self._told = OnceOnly()
+        self._reporter = Reporter(self._recorder, on_outcome)
         resilience = resilience or Resilience()
-        self._ports = self._wire(store, l1, embedding, resilience)
-        networked = self._ports.native is not None or not self._ports.bounded
-        self._lookup_seconds = resilience.lookup_seconds(networked=networked)
-        self._update_seconds = resilience.update_seconds(networked=networked)
+        self._ports = wire(
+            store,
+            l1,
+            embedding,
+            resilience,
+            self._clock,
+            report=self._reporter.step_failed,
+            on_change=self._reporter.part_changed,
+        )
+        self._lookup_seconds = resilience.lookup_seconds(networked=is_networked(store))
+        self._update_seconds = resilience.update_seconds(networked=is_networked(store))
         self._rules = Rules(
             self._policy, self._matcher, store.name, embedding is not None and self._policy.semantic, l1 is not None
         )
@@ -149,48 +137,6 @@ class SemanticCache:
         # Due at once: what is kept before the first look might already be gone below.
         self._epoch_chore = Chore(EPOCH_INTERVAL, -math.inf)
         self._sweep_chore = Chore(SWEEP_INTERVAL, now)
-
-    def _wire(self, store: Store, l1: L1Cache | None, embedding: Embedding | None, resilience: Resilience) -> Ports:
-        native = store if isinstance(store, AsyncStore) else None
-        bounded = getattr(store, "bounded", True)
-        workers = Workers()
-
-        def guard(part: str, *harmless: type[Exception]) -> Breaker:
-            return Breaker(
-                part,
-                clock=self._clock,
-                failures=resilience.breaker_failures,
-                reset=resilience.breaker_reset,
-                harmless=harmless,
-                on_change=self._say_change,
-            )
-
-        store_breaker = guard(store.name, UnreadableEntryError, UnwritableEntryError)
-        embed_breaker = guard("embedder", QueryTooLongError, UnknownWordsError)
-        replay = Replay(
-            PendingUpdates(max_entries=resilience.pending_entries, max_bytes=resilience.pending_bytes),
-            store=store,
-            native=native,
-            embedding=embedding,
-            store_breaker=store_breaker,
-            embed_breaker=embed_breaker,
-            workers=workers,
-            clock=self._clock,
-            slow_after=resilience.update_seconds(networked=native is not None or not bounded),
-        )
-        return Ports(
-            store=store,
-            native=native,
-            bounded=bounded,
-            l1=l1,
-            embedding=embedding,
-            workers=workers,
-            clock=self._clock,
-            store_breaker=store_breaker,
-            embed_breaker=embed_breaker,
-            replay=replay,
-            report=self._report,
-        )
 
     # ------------------------------------------------------------------------------------------ lookup
 
@@ -205,6 +151,19 @@ class SemanticCache:
         """As `lookup`, without blocking the event loop."""
         return await run_async(self._lookup(ask, decode), self._ports, self._lookup_seconds)
 
+    def lookup_many(self, asks: Sequence[Ask], decode: Callable[[Hit], T]) -> list[T | Miss]:
+        """As `lookup` of each, in their order; a networked store is asked for all in one or two round trips.
+
+        The time that the store may take is that of one lookup.
+        """
+        plans = [self._lookup(ask, decode) for ask in asks]
+        return run(together(plans), self._ports, self._lookup_seconds)
+
+    async def alookup_many(self, asks: Sequence[Ask], decode: Callable[[Hit], T]) -> list[T | Miss]:
+        """As `lookup_many`, without blocking the event loop."""
+        plans = [self._lookup(ask, decode) for ask in asks]
+        return await run_async(together(plans), self._ports, self._lookup_seconds)
+
     def _lookup(self, ask: Ask, decode: Callable[[Hit], T]) -> Plan[T | Miss]:
         started = self._clock.monotonic()
         outcome: Outcome
@@ -216,11 +175,8 @@ class SemanticCache:
         except CONTROL:
             raise
         except BaseException as error:  # noqa: BLE001 - the promise: nothing leaves a lookup
-            outcome = answer = self._contain(error)
-        seconds = self._clock.monotonic() - started
-        self._recorder.looked_up(outcome, seconds)
-        if self._on_outcome is not None:
-            self._notify(outcome, seconds)
+            outcome = answer = self._reporter.contain(error)
+        self._reporter.looked_up(outcome, self._clock.monotonic() - started)
         return answer
 
     def _read_request(self, ask: Ask, monotonic: float) -> Request | Miss:
@@ -261,7 +217,7 @@ class SemanticCache:
         except CONTROL:
             raise
         except BaseException as error:  # noqa: BLE001 - the promise: nothing leaves an update
-            outcome = NotStored(SkipReason.INTERNAL, self._contain(error).detail)
+            outcome = NotStored(SkipReason.INTERNAL, self._reporter.contain(error).detail)
         self._recorder.updated(outcome, self._clock.monotonic() - started)
         return outcome
 
@@ -278,7 +234,7 @@ class SemanticCache:
         answer = encode()
         if isinstance(answer, NotStored):
             if answer.reason is SkipReason.UNSERIALISABLE:
-                self._warn(f"an answer was not cached, for it cannot be kept without loss ({answer.detail})")
+                self._reporter.warn(f"an answer was not cached, for it cannot be kept without loss ({answer.detail})")
             return answer
         query, key = found
         request = Request(
@@ -295,12 +251,10 @@ class SemanticCache:
     # ------------------------------------------------------------------------------------------ identity
 
     def _identify(self, ask: Ask) -> tuple[Query, CacheKey] | Miss:
-        tenant = self._tenant
-        if tenant is not None and not isinstance(tenant, str):
-            try:
-                tenant = _ask_tenant(tenant)
-            except _NoTenantError as error:
-                return Miss(MissReason.UNKEYABLE, str(error))
+        try:
+            tenant = current_tenant(self._tenant)
+        except NoTenantError as error:
+            return Miss(MissReason.UNKEYABLE, str(error))
         question = ask()
         if isinstance(question, Unkeyable):
             return Miss(MissReason.UNKEYABLE, question.why)
@@ -327,7 +281,7 @@ class SemanticCache:
         try:
             found = self._identify(ask)
         except Exception as error:  # noqa: BLE001 - explains what a lookup would do: contain it
-            found = self._contain(error)
+            found = self._reporter.contain(error)
         if isinstance(found, Miss):
             return Explanation.of_miss(found)
         query, key = found
@@ -343,7 +297,14 @@ class SemanticCache:
     def stats(self) -> Stats:
         """Counters and latencies since construction or `reset_stats`."""
         counts = self._ports.replay.pending.counts
-        return replace(self._recorder.snapshot(), pending=counts.waiting, replayed=counts.replayed, lost=counts.lost)
+        facts: Mapping[str, str] = getattr(self._ports.store, "facts", {})
+        return replace(
+            self._recorder.snapshot(),
+            store=MappingProxyType({"name": self._ports.store.name, **facts}),
+            pending=counts.waiting,
+            replayed=counts.replayed,
+            lost=counts.lost,
+        )
 
     def reset_stats(self) -> None:
         """Count from zero again."""
@@ -367,59 +328,86 @@ class SemanticCache:
 
     # --------------------------------------------------------------------------------------- invalidation
 
-    def clear(
-        self,
-        *,
-        tenant: str | None = None,
-        all_tenants: bool = False,
-        model: bytes | None = None,
-        tag: str | None = None,
-    ) -> int:
-        """Remove this namespace's entries that agree with every argument given; how many the store held.
+    def invalidate(
+        self, ask: Ask | None = None, *, described: bytes | None = None, dry_run: bool = False, **what: Unpack[What]
+    ) -> Invalidation:
+        """Take answers back, in this process and for all that share the store.
+
+        L1 of another process follows when it asks the store, or within a second.
 
         Args:
-            tenant: whose entries; by default the cache's own tenant, a callable one being asked now.
-            all_tenants: True: everybody's.
-            model: the canonical form of a model's description, as adapters make it.
-            tag: only entries with this tag.
+            ask: exactly this prompt's answer; nothing else may be given with it.
+            described: only answers of this model: the canonical bytes of its description, as adapters make them.
+            dry_run: True: say what would go, and change nothing.
+            what: which entries; see `What`.
 
         Raises:
-            ConfigurationError: the tenant callable does not know whose entries are meant.
+            ConfigurationError: an argument is wrong, or none is given.
             StoreError: the store could not be reached; entries in L1 are gone, those in the store may not be.
+            EmbedderError: there is no vector for `like`.
         """
-        plan = _clear_plan(self._selection(tenant, model, tag, all_tenants=all_tenants))
-        return _cleared(run(plan, self._ports))
+        return _done(run(invalidate(self._wanted(ask, described, what), dry_run=dry_run), self._ports))
 
-    async def aclear(
-        self,
-        *,
-        tenant: str | None = None,
-        all_tenants: bool = False,
-        model: bytes | None = None,
-        tag: str | None = None,
-    ) -> int:
+    async def ainvalidate(
+        self, ask: Ask | None = None, *, described: bytes | None = None, dry_run: bool = False, **what: Unpack[What]
+    ) -> Invalidation:
+        """As `invalidate`, without blocking the event loop."""
+        return _done(await run_async(invalidate(self._wanted(ask, described, what), dry_run=dry_run), self._ports))
+
+    def clear(self, *, described: bytes | None = None, **what: Unpack[What]) -> int:
+        """As `invalidate`, and without arguments all entries of this namespace and tenant; how many the store held."""
+        return _done(run(invalidate(self._read_what(described, what), dry_run=False), self._ports)).count
+
+    async def aclear(self, *, described: bytes | None = None, **what: Unpack[What]) -> int:
         """As `clear`, without blocking the event loop."""
-        plan = _clear_plan(self._selection(tenant, model, tag, all_tenants=all_tenants))
-        return _cleared(await run_async(plan, self._ports))
+        return _done(await run_async(invalidate(self._read_what(described, what), dry_run=False), self._ports)).count
+
+    def report(self, entry_id: str, *, wrong: bool) -> bool:
+        """Say whether a hit was right. A wrong one is removed everywhere, and its pair is never matched again.
+
+        The pair is the question that was asked and the entry that answered it by meaning. Whether the entry was still
+        there to remove.
+
+        Args:
+            entry_id: what the hit carries (`Hit.id`).
+            wrong: True: it answered another question. False only counts.
+
+        Raises:
+            ConfigurationError: this is no such id.
+            StoreError: the store could not be reached; report it again.
+        """
+        reported = read_report(entry_id)
+        self._recorder.reported(wrong=wrong)
+        return wrong and _reported(run(report(reported), self._ports))
+
+    async def areport(self, entry_id: str, *, wrong: bool) -> bool:
+        """As `report`, without blocking the event loop."""
+        reported = read_report(entry_id)
+        self._recorder.reported(wrong=wrong)
+        return wrong and _reported(await run_async(report(reported), self._ports))
 
     def sweep(self) -> int:
         """Remove some of the store's expired entries now; how many. Updates do so once a minute by themselves."""
         return run(sweep_plan(self._clock.wall()), self._ports)
 
-    def _selection(self, tenant: str | None, model: bytes | None, tag: str | None, *, all_tenants: bool) -> Selection:
-        if tenant is None and callable(self._tenant) and not all_tenants:
-            try:
-                tenant = _ask_tenant(self._tenant)
-            except _NoTenantError as error:
-                raise ConfigurationError("tenant", f"{error}: name the tenant, or say all_tenants=True") from error
-        elif tenant is None and isinstance(self._tenant, str) and not all_tenants:
-            tenant = self._tenant
-        return Selection(
-            namespace=namespace_hash(self._namespace),
-            tenant=None if tenant is None else tenant_hash(tenant),
-            model=None if model is None else model_hash(model),
-            tag=tag,
-        )
+    def _wanted(self, ask: Ask | None, described: bytes | None, what: What) -> Wanted:
+        if ask is None:
+            if not what and described is None:
+                raise ConfigurationError("invalidate", "say which entries; to remove all, use clear()")
+            return self._read_what(described, what)
+        if what or described is not None:
+            raise ConfigurationError("prompt", "name one prompt, or describe entries; not both")
+        found = self._identify(ask)
+        if isinstance(found, Miss):
+            raise ConfigurationError("prompt", f"it is never cached: {found.detail or found.reason}")
+        return Wanted(Selection(), key=found[1])
+
+    def _read_what(self, described: bytes | None, what: What) -> Wanted:
+        now = self._clock.wall()
+        wanted = read_what(what, described, namespace=self._namespace, tenant=self._tenant, now=now)
+        if wanted.like is not None and self._ports.embedding is None:
+            raise ConfigurationError("like", "this cache has no embedder, and so no vectors to compare")
+        return wanted
 
     # -------------------------------------------------------------------------------------------- scopes
 
@@ -441,10 +429,11 @@ class SemanticCache:
         bypass: bool = False,
         refresh: bool = False,
         tags: tuple[str, ...] = (),
+        sources: tuple[str, ...] = (),
         ttl: float | None = None,
     ) -> ScopeBlock:
-        """All of these in one block: `with cache.scope(ttl=60, tags=("prices",)): ...`."""
-        return scope(bypass=bypass, refresh=refresh, tags=tags, ttl=ttl)
+        """All of these in one block: `with cache.scope(ttl=60, sources=("handbook.pdf",)): ...`."""
+        return scope(bypass=bypass, refresh=refresh, tags=tags, sources=sources, ttl=ttl)
 
     # --------------------------------------------------------------------------------------------- close
 
@@ -453,22 +442,28 @@ class SemanticCache:
 
         Answers that could not be written are tried once more, for a second at the most.
         """
-        self._close_all_but_the_store()
-        self._ports.store.close()
+        try:
+            self._close_all_but_the_store()
+        finally:
+            self._ports.store.close()
 
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
-        await asyncio.to_thread(self._close_all_but_the_store)
-        if self._ports.native is not None:
-            await self._ports.native.aclose()  # on the loop that its connections belong to
-        else:
-            await asyncio.to_thread(self._ports.store.close)
+        try:
+            await asyncio.to_thread(self._close_all_but_the_store)
+        finally:
+            if self._ports.native is not None:
+                await self._ports.native.aclose()  # on the loop that its connections belong to
+            else:
+                await asyncio.to_thread(self._ports.store.close)
 
     def _close_all_but_the_store(self) -> None:
-        self._ports.replay.close()
-        self._ports.workers.close()
-        if self._ports.embedding is not None:
-            self._ports.embedding.close()
+        try:
+            self._ports.replay.close()
+        finally:
+            self._ports.workers.close()
+            if self._ports.embedding is not None:
+                self._ports.embedding.close()
 
     def __enter__(self) -> Self:
         return self
@@ -486,85 +481,14 @@ class SemanticCache:
     ) -> None:
         await self.aclose()
 
-    # -------------------------------------------------------------------------------------------- faults
 
-    def _contain(self, error: BaseException) -> Miss:
-        """The reason an exception stands for. Only a fault of ours is logged here: the driver logs the ports'."""
-        match error:
-            case StepFailed():
-                return Miss(error.reason, error.detail)
-            case UnreadableEntryError():
-                return Miss(MissReason.UNREADABLE, type(error).__name__)
-            case _:
-                kind = type(error).__name__
-                self._warn(
-                    f"a fault inside the cache ({kind} at {_place(error)}) was contained; the call went uncached"
-                )
-                return Miss(MissReason.INTERNAL, kind)
-
-    def _report(self, step: AnyStep, failed: StepFailed, error: BaseException) -> None:
-        if failed.reason is MissReason.EXACT_ONLY:
-            return
-        name = type(step).__name__.lower()
-        self._recorder.failed(name, failed.reason)
-        if failed.reason is MissReason.UNAVAILABLE:
-            return  # The breaker's opening has been said.
-        # Texts of our own exceptions hold no prompt; a foreign one may quote it, so only its type is shown.
-        what = str(error).rstrip(".") if isinstance(error, AICacheError) else type(error).__name__
-        self._warn(f"{name} failed: {what}. The application goes on; calls that need it are not cached")
-
-    def _say_change(self, part: str, health: PartHealth) -> None:
-        with suppress(Exception):  # a log handler that raises must not cost the answer
-            if health.state is PartState.OPEN:
-                _log.warning("%s is left alone for a while, for its last calls failed (%s)", part, health.why)
-            elif health.state is PartState.UP:
-                _log.info("%s is up", part)
-
-    def _warn(self, text: str) -> None:
-        if self._told.first_time(text):
-            with suppress(Exception):  # a log handler that raises must not cost the answer
-                _log.warning("%s (said once)", text)
-
-    def _notify(self, outcome: Outcome, seconds: float) -> None:
-        assert self._on_outcome is not None
-        try:
-            self._on_outcome(outcome, seconds)
-        except Exception as error:  # noqa: BLE001 - a listener must not cost the answer
-            self._warn(f"on_outcome raised {type(error).__name__}; its errors are ignored")
+def _done(result: Invalidation | StepFailed) -> Invalidation:
+    if isinstance(result, StepFailed):
+        raise trouble(result, "the cache could not be cleared")
+    return result
 
 
-def _ask_tenant(tenant: Callable[[], str | None]) -> str:
-    try:
-        answer = tenant()
-    except Exception as error:
-        raise _NoTenantError(f"the tenant callable raised {type(error).__name__}") from error
-    if not isinstance(answer, str):
-        raise _NoTenantError(f"the tenant callable returned {type(answer).__name__}, not a text")
-    return answer
-
-
-def _clear_plan(selection: Selection) -> Plan[int | StepFailed]:
-    try:
-        return (yield from Clear(selection))
-    except StepFailed as failed:
-        return failed
-
-
-def _cleared(removed: int | StepFailed) -> int:
+def _reported(removed: int | StepFailed) -> bool:
     if isinstance(removed, StepFailed):
-        raise StoreError(f"the cache could not be cleared ({removed.detail}): mend the store and clear again")
-    return removed
-
-
-def _place(error: BaseException) -> str:
-    """Module and line where the exception arose: enough to report the fault, nothing of the prompt."""
-    trace = error.__traceback__
-    if trace is None:
-        return "an unknown place"
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
-
-
-class _NoTenantError(Exception):
-    """The tenant is not known, so nothing may be shared."""
+        raise trouble(removed, "the wrong answer could not be taken back")
+    return removed > 0

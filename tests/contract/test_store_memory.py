@@ -130,6 +130,47 @@ def test_a_vector_without_a_space_is_not_compared(store):
     assert store.nearest(make_partition(), "fake/2", make_vector(1, 0), 9) == []
 
 
+def test_similar_leaves_out_what_has_no_usable_vector(store):
+    for number, vector in enumerate((b"\x00\x00\xc0\x7f" * 2, b"\x00" * 8, b"", make_vector(1, 0))):
+        store.write(make_entry(f"q{number}", vector=vector, space="fake/2"))
+    assert [one.query for one in store.similar(Selection(), "fake/2", make_vector(1, 0), -1.0)] == ["q3"]
+    for vector in (b"", b"\x00" * 7, b"\x00" * 8):
+        assert list(store.similar(Selection(), "fake/2", vector, -1.0)) == []
+
+
+def test_similar_finds_an_equal_vector_at_a_score_of_one(store):
+    chance = random.Random(1)
+    vectors = [make_vector(*(chance.gauss(0, 1) for _ in range(48))) for _ in range(2_500)]
+    for number, vector in enumerate(vectors):
+        store.write(make_entry(f"q{number}", partition=make_partition(f"{number % 9}"), vector=vector))
+    for number in range(0, 2_500, 25):
+        (one,) = store.similar(Selection(), "fake/48", vectors[number], 1.0)
+        assert one.query == f"q{number}"
+
+
+def test_the_last_ten_thousand_blocked_pairs_are_kept(store):
+    entries = fill(store, 3)
+    askers = [make_key("first"), *(make_key(f"asker {number}") for number in range(9_999)), make_key("last")]
+
+    def count(asker):
+        return len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 9, asker))
+
+    store.block(askers[0], entries[1].key)
+    for asker in askers[:-1]:
+        store.block(asker, entries[0].key)
+    assert [count(asker) for asker in askers[:2]] == [2, 2], "one pair of the first asker had to go"
+    store.block(askers[-1], entries[0].key)
+    assert [count(asker) for asker in (askers[0], askers[1], askers[-1])] == [3, 2, 2]
+
+
+def test_a_closed_store_has_forgotten_what_was_blocked(store):
+    entry = fill(store, 1)[0]
+    store.block(make_key("asker"), entry.key)
+    store.close()
+    store.write(entry)
+    assert len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 1, make_key("asker"))) == 1
+
+
 def test_no_candidates_are_asked_for_none_come(store):
     fill(store, 3)
     assert store.nearest(make_partition(), "fake/2", make_vector(1, 0), 0) == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 
-from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Selection, Space, StoreSize, Vector
 from aicache.stores.base import AsyncStore, Store
 from aicache.testing import StoreContract
 
@@ -46,8 +46,16 @@ class Awaited:
     def fetch(self, key: CacheKey) -> Entry | None:
         return self._wait(self._store.afetch(key))
 
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
-        return self._wait(self._store.anearest(partition, space, vector, k))
+    def nearest(
+        self,
+        partition: Partition,
+        space: Space,
+        vector: Vector,
+        k: int,
+        asker: CacheKey | None = None,
+        floor: float = -1.0,
+    ) -> Sequence[Candidate]:
+        return self._wait(self._store.anearest(partition, space, vector, k, asker, floor))
 
     def write(self, entry: Entry) -> None:
         self._wait(self._store.awrite(entry))
@@ -55,11 +63,17 @@ class Awaited:
     def touch(self, key: CacheKey, expires: float | None) -> None:
         self._wait(self._store.atouch(key, expires))
 
-    def remove(self, keys: Sequence[CacheKey]) -> int:
-        return self._wait(self._store.aremove(keys))
+    def remove(self, keys: Sequence[CacheKey], *, dry_run: bool = False) -> int:
+        return self._wait(self._store.aremove(keys, dry_run=dry_run))
 
-    def clear(self, selection: Selection) -> int:
-        return self._wait(self._store.aclear(selection))
+    def clear(self, selection: Selection, *, dry_run: bool = False) -> int:
+        return self._wait(self._store.aclear(selection, dry_run=dry_run))
+
+    def similar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
+        return self._wait(self._store.asimilar(selection, space, vector, min_score))
+
+    def block(self, asker: CacheKey, entry: CacheKey) -> None:
+        self._wait(self._store.ablock(asker, entry))
 
     def sweep(self, now: float, limit: int) -> int:
         return self._wait(self._store.asweep(now, limit))
@@ -154,12 +168,25 @@ class ExactContract(StoreContract):
             "test_remove_takes_entries_with_their_vectors",
             "test_an_entry_can_be_written_again_after_its_removal",
             "test_clear_removes_the_selection_and_nothing_else",
+            "test_a_dry_run_of_clear_counts_the_same_and_changes_nothing",
+            "test_a_dry_run_of_remove_counts_and_removes_nothing",
+            "test_an_entry_is_removed_by_its_id",
+            "test_what_similar_lists_can_be_removed",
+            "test_a_blocked_entry_is_never_near_its_asker_again",
+            "test_a_block_is_about_one_pair_only",
+            "test_a_block_outlives_the_entry_and_holds_for_the_next_one_of_its_key",
+            "test_as_many_candidates_come_as_if_the_blocked_ones_were_not_there",
+            "test_blocking_twice_does_no_harm",
+            "test_what_is_blocked_before_it_is_there_is_blocked_when_it_comes",
+            "test_a_pair_is_blocked_by_its_ids",
+            "test_one_asker_may_have_many_blocked_entries",
             "test_threads_lose_nothing_and_mix_nothing",
         }
     )
 
 
 for _name in ExactContract.needs_vectors:
+    assert hasattr(StoreContract, _name), f"{_name}: there is no such rule any more"
     # Not collected at all: a skip would say that something is missing here.
     setattr(ExactContract, _name, None)
 

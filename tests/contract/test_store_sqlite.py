@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from aicache._codec import Codec
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import StoreContract
 
@@ -26,5 +27,15 @@ class TestSqliteStoreWithoutRoomInMemory(StoreContract):
     @pytest.fixture
     def store(self, tmp_path: Path) -> Iterator[SqliteStore]:
         store = SqliteStore(tmp_path / "answers.db", busy_timeout=10.0, index_bytes=0)
+        yield store
+        store.close()
+
+
+class TestEncryptedSqliteStore(StoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[SqliteStore]:
+        fernet = pytest.importorskip("cryptography.fernet")
+        codec = Codec([fernet.Fernet.generate_key()])
+        store = SqliteStore(tmp_path / "answers.db", busy_timeout=10.0, codec=codec)
         yield store
         store.close()

@@ -4,13 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
+
+import redis
+import redis.asyncio
 
 from aicache.stores._redis_layout import Keys
 from aicache.stores.redis import RedisStore
 from aicache.testing import make_vector
 
-__all__ = ["EAST", "FUTURE", "KEYS", "NORTH", "PATIENT", "SPACE", "keys_of", "opened"]
+__all__ = [
+    "DIALECTS",
+    "EAST",
+    "FUTURE",
+    "KEYS",
+    "NORTH",
+    "PATIENT",
+    "SPACE",
+    "Counting",
+    "CountingAsync",
+    "keys_of",
+    "opened",
+]
+
+DIALECTS = ["vector sets", "search", "plain"]
 
 PATIENT: dict[str, Any] = {"timeout": 10.0, "connect_timeout": 10.0}
 """For a server that shares two busy cores with the tests."""
@@ -33,3 +50,23 @@ def opened(server: Any, **options: Any) -> Iterator[RedisStore]:
 def keys_of(server: Any) -> set[str]:
     """The store's keys but for the count of changes."""
     return {key for key in server.command("KEYS", "aicache:*") if "{epoch}" not in key}
+
+
+class Counting(redis.Connection):
+    """A connection that notes what is sent: one item a round trip."""
+
+    sent: ClassVar[list[bytes]] = []
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
+        self.sent.append(b"".join(command) if not isinstance(command, bytes) else command)
+        return super().send_packed_command(command, check_health)  # type: ignore[no-untyped-call]
+
+
+class CountingAsync(redis.asyncio.Connection):
+    """The same for async clients."""
+
+    sent: ClassVar[list[bytes]] = []
+
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
+        self.sent.append(b"".join(command) if not isinstance(command, bytes) else command)
+        return await super().send_packed_command(command, check_health)

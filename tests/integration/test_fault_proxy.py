@@ -118,6 +118,36 @@ def test_the_url_is_that_of_a_redis_server_at_the_port(proxy: FaultProxy) -> Non
     assert proxy.url == f"redis://127.0.0.1:{proxy.port}/0"
 
 
+def test_it_can_lead_to_another_server_and_back(proxy: FaultProxy, echo: int) -> None:
+    class Upper(Echo):
+        def handle(self) -> None:
+            self.request.sendall(self.request.recv(100).upper())
+
+    with EchoServer(("127.0.0.1", 0), Upper) as other:
+        thread = threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        with connect(proxy) as before:
+            assert ask(before, b"word") == b"word"
+            proxy.route("127.0.0.1", other.server_address[1])
+            with pytest.raises(ConnectionResetError):
+                before.recv(1)
+        with connect(proxy) as meanwhile:
+            assert ask(meanwhile, b"word") == b"WORD"
+        proxy.route("127.0.0.1", echo)
+        with connect(proxy) as afterwards:
+            assert ask(afterwards, b"word") == b"word"
+        other.shutdown()
+        thread.join()
+
+
+def test_small_pieces_pass_at_once(proxy: FaultProxy) -> None:
+    with connect(proxy) as client:
+        ask(client, b"x")
+        (connection,) = proxy._open
+        ends = [end.get_extra_info("socket") for end in connection._ends]
+        assert [end.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for end in ends] == [1, 1]
+
+
 # ------------------------------------------------------------------------------------ latency, rate, blackhole
 
 

@@ -115,6 +115,13 @@ def test_a_vector_is_the_normalised_mean_over_all_tokens(tiny: Path) -> None:
     assert vector.dtype == np.float32
 
 
+def test_a_call_only_computes_once_the_model_is_loaded(tiny: Path) -> None:
+    one = embedder(tiny)
+    assert not one.immediate
+    one.embed(["pay"])
+    assert one.immediate
+
+
 def test_padding_and_neighbours_leave_no_trace_in_a_vector(tiny: Path) -> None:
     one = embedder(tiny)
     together = one.embed(["pay", "how do i pay", "pay"])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,19 @@ import redis.asyncio  # noqa: F811 - the submodule of what is imported above
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 from redis_servers import standalone, tls, wait_until
-from redis_store_tools import EAST, FUTURE, KEYS, NORTH, PATIENT, SPACE, keys_of, opened
+from redis_store_tools import (
+    DIALECTS,
+    EAST,
+    FUTURE,
+    KEYS,
+    NORTH,
+    PATIENT,
+    SPACE,
+    Counting,
+    CountingAsync,
+    keys_of,
+    opened,
+)
 
 from aicache._errors import StoreError
 from aicache._model import Selection
@@ -47,25 +59,6 @@ def store(server: Node) -> Iterator[RedisStore]:
 # ------------------------------------------------------------------------------------------------ round trips
 
 
-class Counting(redis.Connection):  # type: ignore[misc, name-defined]
-    sent: ClassVar[list[bytes]] = []
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
-        self.sent.append(b"".join(command) if not isinstance(command, bytes) else command)
-        return super().send_packed_command(command, check_health)
-
-
-class CountingAsync(redis.asyncio.Connection):  # type: ignore[misc, name-defined]
-    sent: ClassVar[list[bytes]] = []
-
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> Any:
-        self.sent.append(b"".join(command) if not isinstance(command, bytes) else command)
-        return await super().send_packed_command(command, check_health)
-
-
-DIALECTS = ["vector sets", "search", "plain"]
-
-
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_fetch_nearest_write_touch_and_remove_take_one_round_trip_each(redis_search: Node, dialect: str) -> None:
     redis_search.flush()
@@ -84,6 +77,11 @@ def test_fetch_nearest_write_touch_and_remove_take_one_round_trip_each(redis_sea
         takes(1, lambda: store.write(entry))
         takes(1, lambda: store.fetch(entry.key))
         takes(0 if dialect == "plain" else 1, lambda: store.nearest(entry.key.partition, SPACE, EAST, 5))
+        takes(1, lambda: store.block(make_key("asker"), entry.key))
+        takes(
+            0 if dialect == "plain" else 1,
+            lambda: store.nearest(entry.key.partition, SPACE, EAST, 5, make_key("asker")),
+        )
         takes(1, lambda: store.touch(entry.key, FUTURE + 1))
         takes(1, lambda: store.remove([entry.key]))
         takes(1, store.epoch)
@@ -100,6 +98,11 @@ async def test_the_async_half_takes_the_same_round_trips(redis_search: Node, dia
         (1, lambda: store.awrite(entry)),
         (1, lambda: store.afetch(entry.key)),
         (0 if dialect == "plain" else 1, lambda: store.anearest(entry.key.partition, SPACE, EAST, 5)),
+        (1, lambda: store.ablock(make_key("asker"), entry.key)),
+        (
+            0 if dialect == "plain" else 1,
+            lambda: store.anearest(entry.key.partition, SPACE, EAST, 5, make_key("asker")),
+        ),
         (1, lambda: store.aremove([entry.key])),
     ]
     try:
@@ -188,11 +191,13 @@ def test_nothing_is_left_of_a_partition_whose_entries_are_gone(redis_search: Nod
 
 
 def test_vectors_of_entries_that_expired_answer_nothing_and_go_with_the_next_write(server: Node) -> None:
-    with opened(server, keep_expired=0.001) as store:
+    with opened(server) as store:
         gone = [make_entry(f"gone {n}", vector=make_vector(1, n / 100), expires=1.0) for n in range(12)]
         stays = make_entry("stays", vector=NORTH)
         for entry in (*gone, stays):
             store.write(entry)
+        for entry in gone:
+            server.command("PEXPIRE", KEYS.entry(entry.key), 1)  # What time does.
         wait_until(lambda: not server.command("EXISTS", *map(KEYS.entry, (e.key for e in gone))), "gone")
         (vectors,) = [key for key in keys_of(server) if ":v:" in key]
         assert server.command("VCARD", vectors) == 13
@@ -222,7 +227,7 @@ def test_after_an_eviction_every_answer_is_right_and_clear_clears() -> None:
         written = {}
         for number in range(1500):
             vector = make_vector(*(chance.gauss(0, 1) for _ in range(32)))
-            entry = make_entry(f"q{number}", f"a{number}", body=b"x" * 2000, vector=vector)
+            entry = make_entry(f"q{number}", f"a{number}", body=chance.randbytes(2000), vector=vector)
             store.write(entry)
             written[entry.key] = entry
         assert int(server.info("stats")["evicted_keys"]) > 100
@@ -245,7 +250,7 @@ def test_entries_whose_index_was_evicted_are_not_served_after_the_next_change(
     assert store.fetch(kept.key) == kept, "nobody has changed anything"
     match change:
         case "clear":
-            store.clear(Selection(tag="any"))
+            store.clear(Selection(tags=("any",)))
         case "remove":
             store.remove([other.key])
         case _:
@@ -269,7 +274,7 @@ def test_an_evicted_generation_costs_answers_until_the_next_write_and_then_comes
 def test_a_vector_that_comes_after_its_entry_was_removed_does_not_stay(store: RedisStore, server: Node) -> None:
     entry = make_entry("q", vector=EAST)
     store.write(entry)
-    operation = store._write(entry, True)
+    operation = store._operations.write(entry)
     commands = next(operation)
     assert [command.words[0] for command in commands] == ["EVALSHA", "VADD", "EVALSHA"]
     with server.client(decode_responses=False) as client:
@@ -423,12 +428,15 @@ def test_the_epoch_moves_when_others_remove_or_replace_and_not_otherwise(
         assert moves(lambda: other.write(entry))
         assert not moves(lambda: other.touch(entry.key, FUTURE))
         assert moves(lambda: other.remove([entry.key]))
-        assert not moves(lambda: other.remove([entry.key]))
+        # Told whatever is found: what the server evicted may be in another program's L1 still.
+        assert moves(lambda: other.remove([entry.key]))
+        assert not moves(lambda: other.remove([entry.key], dry_run=True))
         other.write(make_entry("expired", expires=5.0))
         assert not moves(lambda: other.write(make_entry("expired")))
-        # Told whatever is found: what the server evicted may be in another program's L1 still.
-        assert moves(lambda: other.clear(Selection(tag="x")))
+        assert moves(lambda: other.clear(Selection(tags=("x",))))
         assert moves(lambda: other.clear(Selection()))
+        assert not moves(lambda: other.clear(Selection(), dry_run=True))
+        assert not moves(lambda: other.block(entry.key, entry.key))
 
 
 def test_every_flushall_moves_the_epoch(store: RedisStore, server: Node) -> None:
@@ -490,11 +498,14 @@ def test_a_given_client_is_used_as_it_is_and_not_closed(
         entry = make_entry(body=bytes(range(256)), vector=EAST, tags=["x"])
         store.write(entry)
         assert store.fetch(entry.key) == entry
-        assert [one.entry for one in store.nearest(entry.key.partition, SPACE, EAST, 5)] == [entry] * (
-            dialect != "plain"
-        )
+        asker, another = make_key("asker"), make_key("another")
+        store.block(another, entry.key)
+        for who, count in ((None, 1), (asker, 1), (another, 0)):
+            near = store.nearest(entry.key.partition, SPACE, EAST, 5, who)
+            assert [one.entry for one in near] == [entry] * (0 if dialect == "plain" else count)
+        assert [one.key for one in store.similar(Selection(), SPACE, EAST, 0.9)] == [entry.key]
         assert store.size().entries == 1
-        assert store.clear(Selection(tag="x")) == 1
+        assert store.clear(Selection(tags=("x",))) == 1
         store.close()
         assert client.ping()
     with pytest.raises(StoreError, match="other kind"):
@@ -559,14 +570,14 @@ def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
     rights = (
         "~aicache:* +mget +get +set +setrange +getrange +strlen +del +unlink +exists +incr +expire +pexpire +persist "
         "+time +zadd +zrem +zcard +zcount +zscan +zscore +zrangebyscore +zrandmember +eval +evalsha "
-        "+vadd +vrem +vsim +vcard +client|setname"
+        "+sadd +smembers +vadd +vrem +vsim +vcard +client|setname"
     )
     server.command("ACL", "SETUSER", "least", "reset", "on", ">secret", *rights.split())
     store = RedisStore(f"redis://least:secret@127.0.0.1:{server.port}", **PATIENT)
     entry = make_entry(vector=EAST, tags=["x"], expires=5.0)
     removals: list[Callable[[], int]] = [
         lambda: store.remove([entry.key]),
-        lambda: store.clear(Selection(tag="x")),
+        lambda: store.clear(Selection(tags=("x",))),
         lambda: store.sweep(10.0, 10),
     ]
     for remove in removals:
@@ -575,7 +586,9 @@ def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
         store.touch(entry.key, None)
         store.touch(entry.key, 6.0)
         assert store.fetch(entry.key) is not None
-        assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 1
+        assert len(store.nearest(entry.key.partition, SPACE, EAST, 5, make_key("asker"))) == 1
+        assert len(store.similar(Selection(), SPACE, EAST, 0.9)) == 1
+        store.block(make_key("another"), entry.key)
         assert store.size().entries == 1
         assert store.epoch() >= 0
         assert remove() == 1

@@ -165,7 +165,7 @@ def test_two_programs_of_eight_threads_lose_nothing_and_mix_nothing(path: Path) 
                 version = owned.get(str(number))
                 entry = _entry(seat, number, version or 0)
                 assert store.fetch(entry.key) == (None if version is None else entry)
-            assert store.clear(Selection(tag=seat)) == len(owned)
+            assert store.clear(Selection(tags=(seat,))) == len(owned)
     assert expected > 100
     assert store.size().entries == shared
     store.close()

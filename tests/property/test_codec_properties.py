@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import struct
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from zlib import crc32
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aicache._codec import FORMAT, decode, encode
+from aicache._codec import FORMAT, Codec, decode, encode
 from aicache._errors import UnreadableEntryError
 from aicache._model import Answer, CacheKey, Entry, Partition, Usage
 
@@ -40,6 +43,15 @@ entries = st.builds(
     vector=st.none() | st.binary(max_size=64),
     tags=st.lists(texts, max_size=4).map(tuple),
     life=st.none() | st.floats(0, 1e12, exclude_min=True, allow_infinity=False),
+)
+
+KEYS = [base64.urlsafe_b64encode(bytes([number]) * 32) for number in range(2)]
+WITHOUT_ENCRYPTION = find_spec("cryptography") is None and not os.environ.get("CI")
+needs_cryptography = pytest.mark.skipif(WITHOUT_ENCRYPTION, reason="the extra `encryption` is not installed")
+codecs = st.builds(
+    lambda keys, above: Codec(keys, compress_above=above),
+    st.none() if WITHOUT_ENCRYPTION else st.none() | st.permutations(KEYS),
+    st.none() | st.sampled_from([0, 100, 1024]),
 )
 
 
@@ -128,3 +140,59 @@ def test_any_lengths_under_a_right_checksum_are_read_as_an_entry_or_refused(
         return
     assert len(rest) <= sum(lengths)
     assert (len(read.answer.digest), len(read.answer.body)) == (lengths[0], lengths[4])
+
+
+def with_an_end(entry: Entry) -> Entry:
+    """The entry as a cache makes it: what has a limited life has an expiry."""
+    return entry if entry.life is None or entry.expires is not None else replace(entry, expires=1.0)
+
+
+@given(codecs, entries.map(with_an_end))
+@settings(PROFILE)
+def test_every_entry_comes_back_equal_compressed_and_encrypted(codec: Codec, entry: Entry) -> None:
+    stored = codec.encode(entry)
+    assert codec.decode(entry.key, stored, expires=entry.expires, vector=entry.vector) == entry
+
+
+@needs_cryptography
+@given(entries.map(with_an_end), keys, st.none() | st.binary(max_size=64))
+@settings(PROFILE)
+def test_an_encrypted_entry_is_opened_for_its_own_key_partition_and_vector_only(
+    entry: Entry, other: CacheKey, vector: bytes | None
+) -> None:
+    codec = Codec(KEYS)
+    stored = codec.encode(entry)
+    partition = replace(entry.key.partition, id=other.partition.id)
+    moves = [
+        (other, entry.vector),
+        (CacheKey(entry.key.partition, other.digest), entry.vector),
+        (CacheKey(partition, entry.key.digest), entry.vector),
+        (entry.key, vector),
+    ]
+    for key, given_vector in moves:
+        same = (key.partition.id, key.digest, given_vector) == (
+            entry.key.partition.id,
+            entry.key.digest,
+            entry.vector,
+        )
+        if not same:
+            with pytest.raises(UnreadableEntryError):
+                codec.decode(key, stored, expires=entry.expires, vector=given_vector)
+
+
+@needs_cryptography
+@given(entries, st.binary(max_size=300))
+@settings(PROFILE)
+def test_nothing_is_read_with_keys_that_was_written_without(entry: Entry, noise: bytes) -> None:
+    forgeries = (noise, encode(entry), Codec(compress_above=0).encode(entry), Codec([KEYS[1]]).encode(entry))
+    for stored in forgeries:
+        with pytest.raises(UnreadableEntryError):
+            Codec([KEYS[0]]).decode(entry.key, stored, expires=1.0, vector=entry.vector)
+
+
+@given(codecs, keys, st.binary(max_size=300))
+@settings(PROFILE)
+def test_the_codec_reads_noise_or_refuses_it_and_raises_nothing_else(codec: Codec, key: CacheKey, noise: bytes) -> None:
+    for start in (b"", b"\xe1\x00", b"\xe1\x00\x01", b"\xe1\x00\x02", b"\xe1\x01"):
+        with pytest.raises(UnreadableEntryError):
+            codec.decode(key, start + noise, expires=None)

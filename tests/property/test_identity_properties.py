@@ -20,7 +20,7 @@ from aicache.embedders._embedding import Embedding
 from aicache.stores.l1 import L1Cache
 from aicache.stores.memory import MemoryStore
 from aicache.testing import FakeClock, FakeEmbedder
-from langchain_aicache._llm_string import read_llm_string
+from langchain_aicache._llm_string import NamedModel, read_llm_string
 from langchain_aicache._prompts import read_prompt
 
 QUICK = settings(max_examples=150, deadline=None)
@@ -170,7 +170,7 @@ def read(prompt: str, llm_string: str) -> Prompt:
     model, found = read_llm_string(llm_string), read_prompt(prompt)
     assert not isinstance(model, Unkeyable)
     assert not isinstance(found, Unkeyable)
-    return Prompt(found[0], found[1], model)
+    return Prompt(found[0], found[1], model.model, model_name=model.name)
 
 
 def locate(parts: dict[str, Any], question: str, noise: dict[str, Any]) -> CacheKey:
@@ -221,7 +221,7 @@ def test_tool_ids_count_only_by_which_are_the_same(names: list[str], others: lis
 @example("{}", "")
 def test_any_two_strings_are_read_without_an_error(prompt: str, llm_string: str) -> None:
     assert read_prompt(prompt) == ("text", (Turn("human", prompt),))
-    assert isinstance(read_llm_string(llm_string), bytes | Unkeyable)
+    assert isinstance(read_llm_string(llm_string), NamedModel | Unkeyable)
 
 
 @QUICK
@@ -230,7 +230,7 @@ def test_descriptions_by_parameters_are_equal_only_if_the_parameters_are(
     one: dict[str, Any], other: dict[str, Any]
 ) -> None:
     models = [read_llm_string(str(sorted(parameters.items()))) for parameters in (one, other)]
-    assert all(isinstance(model, bytes) for model in models)
+    assert all(isinstance(model, NamedModel) for model in models)
     assert (models[0] == models[1]) == (sorted(map(repr, one.items())) == sorted(map(repr, other.items())))
 
 
@@ -238,7 +238,7 @@ def test_descriptions_by_parameters_are_equal_only_if_the_parameters_are(
 @given(VALUES)
 def test_texts_in_a_description_are_never_taken_for_objects(value: Any) -> None:
     hostile = [("x", [value, "<class 'os.system'>", "it's <a at 0x1>", '"', "'", "(...,'class',0)"])]
-    assert isinstance(read_llm_string(str(hostile)), bytes)
+    assert isinstance(read_llm_string(str(hostile)), NamedModel)
 
 
 # ----------------------------------------------------------------------------------- through a real cache

@@ -13,8 +13,13 @@ from aicache._model import Entry, Selection, StoreSize
 from aicache.stores._table import EntryTable
 from aicache.stores.l1 import L1Cache
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
+from aicache.testing._contract_removal import selected
 
-PARTITIONS = [make_partition(tenant=tenant, model=model) for tenant in "pq" for model in "mn"]
+PARTITIONS = [
+    make_partition(tenant=tenant, model=model, model_name=name)
+    for tenant in "pq"
+    for model, name in (("m", None), ("n", "o"))
+]
 KEYS = [make_key(f"q{number}", partition=partition) for partition in PARTITIONS for number in range(2)][:6]
 TAGS = ["x", "y"]
 LEAST = make_entry("q", body=b"").weight
@@ -22,13 +27,15 @@ LEAST = make_entry("q", body=b"").weight
 L1_BYTES = 4 * LEAST + 3_100
 """Room for the heaviest entry and a few light ones."""
 
-times = st.none() | st.integers(0, 20).map(float)
+moments = st.integers(0, 20).map(float)
+times = st.none() | moments
 entries = st.builds(
-    lambda key, size, expires, tags, vector: make_entry(
-        "q", key=key, body=b"x" * size, expires=expires, tags=tags, vector=vector
+    lambda key, size, created, expires, tags, vector: make_entry(
+        "q", key=key, body=b"x" * size, created=created, expires=expires, tags=tags, vector=vector
     ),
     st.sampled_from(KEYS),
     st.sampled_from([0, 10, 300, 900, 3_000]),
+    moments,
     times,
     st.lists(st.sampled_from(TAGS), max_size=2),
     st.none() | st.just(make_vector(1, 2, 3)),
@@ -36,27 +43,20 @@ entries = st.builds(
 tags = st.sampled_from(TAGS)
 tenants = st.sampled_from([partition.tenant for partition in PARTITIONS])
 models = st.sampled_from([partition.model for partition in PARTITIONS])
+names = st.sampled_from([partition.model_name for partition in PARTITIONS])
 selections = st.one_of(
-    st.builds(Selection, tag=tags),
+    st.builds(Selection, tags=st.lists(tags, min_size=1, max_size=2).map(tuple)),
     st.builds(Selection, tenant=tenants),
     st.builds(
         Selection,
         namespace=st.none() | st.just(PARTITIONS[0].namespace),
         tenant=st.none() | tenants,
         model=st.none() | models,
-        tag=st.none() | tags,
+        model_name=st.none() | names,
+        tags=st.just(()) | tags.map(lambda tag: (tag,)),
+        written_before=times,
     ),
 )
-
-
-def selected(entry: Entry, selection: Selection) -> bool:
-    partition = entry.key.partition
-    return (
-        selection.namespace in (None, partition.namespace)
-        and selection.tenant in (None, partition.tenant)
-        and selection.model in (None, partition.model)
-        and (selection.tag is None or selection.tag in entry.tags)
-    )
 
 
 def expired(entry: Entry, now: float) -> bool:
@@ -124,12 +124,14 @@ class TableMachine(RuleBasedStateMachine):
     def remove(self, keys: list[object]) -> None:
         digests = {key.digest for key in keys}  # type: ignore[attr-defined]
         expected = digests & self.held.keys()
+        assert self.table.count([key.digest for key in keys]) == len(expected)  # type: ignore[attr-defined]
         assert self.table.remove([key.digest for key in keys]) == len(expected)  # type: ignore[attr-defined]
         assert {entry.key.digest for entry in self.settle()} == expected
 
     @rule(selection=selections)
     def clear(self, selection: Selection) -> None:
         expected = {digest for digest, entry in self.held.items() if selected(entry, selection)}
+        assert {entry.key.digest for entry in self.table.select(selection)} == expected
         assert self.table.clear(selection) == len(expected)
         assert {entry.key.digest for entry in self.settle()} == expected
 

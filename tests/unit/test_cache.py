@@ -10,7 +10,8 @@ import pytest
 
 from aicache import ConfigurationError, StoreError, bypass, refresh, scope, tagged
 from aicache._driver import Embedding as EmbeddingPort
-from aicache._errors import UnknownWordsError, UnreadableEntryError
+from aicache._errors import UnknownWordsError, UnreadableEntryError, WrongKeyError
+from aicache._health import PartState
 from aicache._model import (
     L1,
     Answer,
@@ -319,8 +320,8 @@ def test_clear_by_model_and_tenant_removes_only_those() -> None:
     cache = make_cache(tenant=lambda: "a")
     keep(cache, question(model="m"))
     keep(cache, question(model="n"))
-    assert cache.clear(model=b"m", tenant="b") == 0
-    assert cache.clear(model=b"m") == 1
+    assert cache.clear(described=b"m", tenant="b") == 0
+    assert cache.clear(described=b"m") == 1
     assert isinstance(ask(cache, question(model="n")), Hit)
 
 
@@ -387,6 +388,45 @@ def test_a_foreign_change_after_a_first_update_is_noticed_too() -> None:
     store.foreign_changes += 1
     clock.advance(EPOCH_INTERVAL)
     assert isinstance(ask(cache, question()), Miss)
+
+
+class Telling(Shared):
+    """A store whose replies bring the epoch along."""
+
+    facts = {"dialect": "plain", "reason": "the server has no vectors"}  # noqa: RUF012 - as a store may have it
+
+    @property
+    def seen_epoch(self) -> int:
+        return self.foreign_changes
+
+
+def test_an_epoch_that_comes_along_with_a_reply_empties_l1_at_once() -> None:
+    clock, store = FakeClock(), Telling()
+    cache = make_cache(store, l1=True, clock=clock)
+    keep(cache, question())
+    ask(cache, question(UNRELATED))  # The first look.
+    keep(cache, question())
+    assert ask(cache, question()).tier == L1  # type: ignore[union-attr]
+    make_cache(store).clear()
+    store.foreign_changes += 1
+    ask(cache, question(UNRELATED))
+    assert isinstance(ask(cache, question()), Miss)
+
+
+def test_stats_show_what_the_store_says_of_itself() -> None:
+    stats = make_cache(Telling()).stats()
+    assert stats.store == {"name": "memory", "dialect": "plain", "reason": "the server has no vectors"}
+    assert "store: name memory, dialect plain, reason the server has no vectors" in str(stats)
+    assert make_cache().stats().store == {"name": "memory"}
+
+
+def test_an_entry_under_a_foreign_key_is_a_miss_with_a_name_of_its_own() -> None:
+    store = FailingStore(MemoryStore())
+    cache = make_cache(store)
+    store.fail("fetch", error=WrongKeyError("not ours"))
+    assert ask(cache, question()) == Miss(MissReason.WRONG_KEY, "WrongKeyError")
+    assert cache.stats().misses == {MissReason.WRONG_KEY: 1}
+    assert cache.health().parts["memory"].state is PartState.UP
 
 
 def test_a_lookup_that_overlaps_with_a_clear_does_not_bring_the_entry_back() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import struct
 from dataclasses import replace
+from importlib.util import find_spec
 from math import inf, nan
 from zlib import crc32
 
 import pytest
 
-from aicache._codec import FORMAT, decode, encode
-from aicache._errors import StoreError, UnreadableEntryError
+from aicache._codec import FORMAT, Codec, _bound_to, decode, encode
+from aicache._envelope import Envelope
+from aicache._errors import ConfigurationError, StoreError, UnreadableEntryError, WrongKeyError
 from aicache._model import Answer, CacheKey, Entry, Partition, Usage
 
 PARTITION = Partition(b"p" * 16, b"n" * 16, b"t" * 16, b"m" * 16)
@@ -26,8 +30,14 @@ ENTRY = Entry(
     tags=("geo", "eu"),
     life=3_600.0,
 )
+SECRET, OLD_SECRET = (base64.urlsafe_b64encode(bytes([n]) * 32).decode() for n in (1, 2))
+LONG = replace(ENTRY, answer=Answer(b'["' + b"Paris, as ever. " * 200 + b'"]', b"d" * 16))
 PREFIX = 5
 """Bytes of version and checksum, which come before all that the checksum covers."""
+
+needs_cryptography = pytest.mark.skipif(
+    find_spec("cryptography") is None and not os.environ.get("CI"), reason="the extra `encryption` is not installed"
+)
 
 
 def resealed(content: bytes, key: CacheKey = KEY) -> bytes:
@@ -198,3 +208,155 @@ GOLDEN = (
     "0009000000646464646464646464646464646464646d696e696c6d2f333834030067656f020065755768617420697320"
     "746865206361706974616c206f66204672616e63653f5b225061726973225d"
 )
+
+
+# ------------------------------------------------------------------------------------ compressed and encrypted
+
+
+def read(codec: Codec, stored: bytes, entry: Entry = ENTRY) -> Entry:
+    return codec.decode(entry.key, stored, expires=entry.expires, vector=entry.vector)
+
+
+def test_without_keys_a_short_entry_is_the_bare_format() -> None:
+    assert Codec().encode(ENTRY) == encode(ENTRY)
+    assert read(Codec(), encode(ENTRY)) == ENTRY
+
+
+def test_a_long_entry_is_compressed_unless_switched_off_and_read_either_way() -> None:
+    small, large = Codec().encode(LONG), Codec(compress_above=None).encode(LONG)
+    assert len(small) < len(large) / 4
+    assert large == encode(LONG)
+    for codec in (Codec(), Codec(compress_above=None)):
+        assert read(codec, small, LONG) == read(codec, large, LONG) == LONG
+
+
+@needs_cryptography
+@pytest.mark.parametrize("entry", [ENTRY, LONG, replace(ENTRY, vector=None), replace(ENTRY, expires=None, life=None)])
+def test_an_encrypted_entry_comes_back_equal_and_shows_none_of_its_texts(entry: Entry) -> None:
+    stored = Codec([SECRET]).encode(entry)
+    assert read(Codec([SECRET]), stored, entry) == entry
+    for text in (entry.query.encode(), entry.answer.body, b"geo", b"minilm", entry.key.digest, entry.key.partition.id):
+        assert text not in stored
+
+
+@needs_cryptography
+def test_a_foreign_or_a_missing_key_is_a_wrong_key() -> None:
+    stored = Codec([SECRET]).encode(ENTRY)
+    for codec in (Codec([OLD_SECRET]), Codec()):
+        with pytest.raises(WrongKeyError):
+            read(codec, stored)
+
+
+@needs_cryptography
+def test_all_keys_decrypt_and_the_first_one_encrypts() -> None:
+    rotated = Codec([SECRET, OLD_SECRET])
+    assert read(rotated, Codec([OLD_SECRET]).encode(ENTRY)) == ENTRY
+    assert read(Codec([SECRET]), rotated.encode(ENTRY)) == ENTRY
+    with pytest.raises(WrongKeyError):
+        read(Codec([OLD_SECRET]), rotated.encode(ENTRY))
+
+
+@needs_cryptography
+@pytest.mark.parametrize(
+    ("key", "vector"),
+    [
+        (CacheKey(PARTITION, b"o" * 32), ENTRY.vector),
+        (CacheKey(replace(PARTITION, id=b"o" * 16), KEY.digest), ENTRY.vector),
+        (CacheKey(replace(PARTITION, id=PARTITION.id + KEY.digest[:1]), KEY.digest[1:]), ENTRY.vector),
+        (KEY, b"\x00\x00\x80\xbf"),
+        (KEY, b""),
+        (KEY, None),
+    ],
+    ids=["key", "partition", "a byte from the key to the partition", "vector", "empty vector", "no vector"],
+)
+def test_with_keys_an_entry_moved_to_another_key_partition_or_vector_is_refused(
+    key: CacheKey, vector: bytes | None
+) -> None:
+    codec = Codec([SECRET])
+    with pytest.raises(UnreadableEntryError, match="another prompt or vector") as refused:
+        codec.decode(key, codec.encode(ENTRY), expires=ENTRY.expires, vector=vector)
+    assert not isinstance(refused.value, WrongKeyError)
+
+
+@needs_cryptography
+def test_with_keys_a_vector_cannot_be_given_to_an_entry_without_one() -> None:
+    codec = Codec([SECRET])
+    for vector in (b"", b"\x00\x00\x80\x3f"):
+        with pytest.raises(UnreadableEntryError, match="another prompt or vector"):
+            codec.decode(KEY, codec.encode(replace(ENTRY, vector=None)), expires=ENTRY.expires, vector=vector)
+
+
+@needs_cryptography
+def test_with_keys_what_a_store_keeps_beside_the_entry_cannot_be_changed() -> None:
+    codec = Codec([SECRET])
+    stored = codec.encode(ENTRY, beside=b"header")
+    assert codec.decode(KEY, stored, expires=ENTRY.expires, vector=ENTRY.vector, beside=b"header") == ENTRY
+    for beside, vector in ((b"Header", ENTRY.vector), (b"", ENTRY.vector), (b"head", b"er" + (ENTRY.vector or b""))):
+        with pytest.raises(UnreadableEntryError, match="another prompt or vector"):
+            codec.decode(KEY, stored, expires=ENTRY.expires, vector=vector, beside=beside)
+
+
+@needs_cryptography
+@pytest.mark.parametrize("expires", [None, inf, nan])
+def test_with_keys_an_entry_of_limited_life_cannot_lose_its_expiry(expires: float | None) -> None:
+    codec = Codec([SECRET])
+    with pytest.raises(UnreadableEntryError, match="lost its expiry"):
+        codec.decode(KEY, codec.encode(ENTRY), expires=expires, vector=ENTRY.vector)
+
+
+@needs_cryptography
+def test_with_keys_an_entry_in_clear_is_refused_unless_the_user_accepts_it() -> None:
+    migrating = Codec([SECRET], accept_unencrypted=True)
+    for entry in (ENTRY, LONG):
+        stored = Codec().encode(entry)
+        with pytest.raises(UnreadableEntryError, match="not encrypted"):
+            read(Codec([SECRET]), stored, entry)
+        assert read(migrating, stored, entry) == entry
+        assert read(Codec([SECRET]), migrating.encode(entry), entry) == entry
+
+
+@needs_cryptography
+def test_an_older_or_newer_format_inside_an_envelope_is_refused() -> None:
+    bound_to = _bound_to(KEY, ENTRY.vector, b"")
+    for version in (FORMAT - 1, FORMAT + 1):
+        stored = Envelope([SECRET]).seal(bytes([version]) + encode(ENTRY)[1:], bound_to)
+        with pytest.raises(UnreadableEntryError, match=f"format {version}"):
+            read(Codec([SECRET]), stored)
+
+
+def test_an_envelope_of_another_version_is_refused() -> None:
+    stored = Codec().encode(LONG)
+    for first in range(0xE0, 0xF0):
+        if first != stored[0]:
+            with pytest.raises(UnreadableEntryError, match="another version"):
+                read(Codec(), bytes([first]) + stored[1:], LONG)
+
+
+@pytest.mark.parametrize("value", [None, "text", 7, 1.5, b"", bytearray(encode(ENTRY)), memoryview(encode(ENTRY))])
+def test_the_codec_refuses_a_column_of_another_type(value: object) -> None:
+    with pytest.raises(UnreadableEntryError):
+        read(Codec(), value)  # type: ignore[arg-type]
+
+
+def test_an_entry_the_format_cannot_hold_is_refused_by_the_codec() -> None:
+    with pytest.raises(StoreError, match="not written"):
+        Codec().encode(replace(ENTRY, created=nan))
+
+
+@needs_cryptography
+@pytest.mark.parametrize("keys", [[], "", SECRET, [SECRET[:-2]], [SECRET, ""], (key for key in [SECRET])])
+def test_wrong_keys_are_refused_by_the_name_of_the_parameter(keys: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"^encryption_keys: ") as refused:
+        Codec(keys)  # type: ignore[arg-type]
+    assert SECRET[:-2] not in str(refused.value)
+
+
+def test_the_codecs_repr_says_what_it_does() -> None:
+    assert repr(Codec()) == "Codec(compress_above=1024, accept_unencrypted=False)"
+
+
+@needs_cryptography
+def test_the_codecs_repr_never_shows_a_key() -> None:
+    assert repr(Codec([SECRET], compress_above=None)) == (
+        "Codec(encryption_keys=[...], compress_above=None, accept_unencrypted=False)"
+    )

@@ -91,6 +91,43 @@ async def test_an_await_is_cancelled_at_the_deadline() -> None:
     assert cancelled == [True]
 
 
+async def test_an_await_that_swallows_its_cancellation_is_cancelled_again() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        for _ in range(3):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    with pytest.raises(StoreTimeoutError):
+        await Deadline(FakeClock(), SHORT).wait(stubborn())
+    assert swallowed == 3
+    current = asyncio.current_task()
+    assert current is not None
+    assert current.cancelling() == 0
+
+
+async def test_a_caller_cancelled_after_the_deadline_is_cancelled() -> None:
+    began = asyncio.Event()
+
+    async def slow_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            began.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(Deadline(FakeClock(), SHORT).wait(slow_to_end()))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 async def test_an_await_in_time_returns_and_without_a_deadline_has_no_limit() -> None:
     async def answer() -> int:
         return 7

@@ -804,3 +804,18 @@ def _python(code: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
+
+
+@pytest.mark.parametrize("immediate", [True, False])
+def test_an_embedder_that_only_computes_is_called_where_the_caller_stands(immediate: bool) -> None:
+    threads: list[threading.Thread] = []
+
+    class Noting(FakeEmbedder):
+        def embed(self, texts: Sequence[str]) -> list[list[float]]:
+            threads.append(threading.current_thread())
+            return super().embed(texts)
+
+    embedder = Noting()
+    embedder.immediate = immediate  # type: ignore[attr-defined]
+    Embedding(embedder, timeout=30.0).embed("a")
+    assert (threads == [threading.current_thread()]) is immediate

@@ -121,12 +121,12 @@ def test_a_selection_takes_the_entries_that_agree_in_every_field() -> None:
     for selection, expected in (
         (Selection(tenant=partition.tenant), 4),
         (Selection(tenant=partition.tenant, model=partition.model), 2),
-        (Selection(tenant=partition.tenant, model=partition.model, tag="a"), 1),
+        (Selection(tenant=partition.tenant, model=partition.model, tags=("a",)), 1),
         (Selection(namespace=partition.namespace), 8),
         (Selection(namespace=b"other"), 0),
-        (Selection(tag="all"), 8),
-        (Selection(tag="a", model=partition.model), 2),
-        (Selection(tag="none"), 0),
+        (Selection(tags=("all",)), 8),
+        (Selection(tags=("a",), model=partition.model), 2),
+        (Selection(tags=("none",)), 0),
         (Selection(), 8),
     ):
         table = make_table()
@@ -136,10 +136,46 @@ def test_a_selection_takes_the_entries_that_agree_in_every_field() -> None:
         assert table.size().entries == 8 - expected
 
 
+def test_a_selection_takes_what_carries_all_tags_and_was_written_before_the_time() -> None:
+    entries = [
+        make_entry(f"q{number}", created=float(number), tags=tags, partition=make_partition(model_name=name))
+        for number, (tags, name) in enumerate(
+            ((["a"], None), (["a", "b"], None), (["b", "a", "c"], "large"), (["b"], "large"), ([], "small"))
+        )
+    ]
+    for selection, expected in (
+        (Selection(tags=("a", "b")), [1, 2]),
+        (Selection(tags=("b", "a", "b")), [1, 2]),
+        (Selection(tags=("a", "none")), []),
+        (Selection(written_before=2.0), [0, 1]),
+        (Selection(tags=("b",), written_before=3.0), [1, 2]),
+        (Selection(model_name=entries[2].key.partition.model_name), [2, 3]),
+        (Selection(model_name=b""), [0, 1]),
+        (Selection(written_before=0.0), []),
+    ):
+        l1 = L1Cache()
+        for entry in entries:
+            l1.put(entry)
+        assert l1.clear(selection) == len(expected), selection
+        left = [number for number, entry in enumerate(entries) if l1.get(entry.key) is not None]
+        assert left == [number for number in range(5) if number not in expected]
+
+
+def test_selecting_and_counting_take_nothing_and_count_no_use() -> None:
+    table = make_table(max_entries=2)
+    entries = [make_entry(f"q{number}") for number in range(3)]
+    for entry in entries[:2]:
+        table.put(entry)
+    assert table.select(Selection()) == entries[:2]
+    assert table.count([entries[0].key.digest, entries[0].key.digest, entries[2].key.digest]) == 1
+    table.put(entries[2])
+    assert table.select(Selection()) == entries[1:]
+
+
 def test_a_tag_given_twice_is_one_tag() -> None:
     table = make_table()
     table.put(make_entry(tags=["x", "x"]))
-    assert table.clear(Selection(tag="x")) == 1
+    assert table.clear(Selection(tags=("x",))) == 1
     assert table.size().entries == 0
 
 
@@ -147,8 +183,8 @@ def test_a_replaced_entry_is_no_longer_selected_by_its_old_tags() -> None:
     table = make_table()
     table.put(make_entry(tags=["old"]))
     table.put(make_entry(tags=["new"]))
-    assert table.clear(Selection(tag="old")) == 0
-    assert table.clear(Selection(tag="new")) == 1
+    assert table.clear(Selection(tags=("old",))) == 0
+    assert table.clear(Selection(tags=("new",))) == 1
 
 
 def test_removing_a_digest_twice_counts_once() -> None:
@@ -265,7 +301,7 @@ def test_an_equal_epoch_changes_nothing_and_another_one_empties_l1() -> None:
     "remove",
     [
         lambda l1: l1.discard(make_key()),
-        lambda l1: l1.clear(Selection(tag="x")),
+        lambda l1: l1.clear(Selection(tags=("x",))),
         lambda l1: (l1.observe(1), l1.observe(2)),
     ],
     ids=["discard", "clear", "observe"],
@@ -334,7 +370,7 @@ def test_eight_threads_keep_the_bounds_and_never_mix_entries(name: str) -> None:
                     case 0:
                         l1.discard(entry.key)
                     case 1:
-                        l1.clear(Selection(tag=f"g{chance.randrange(7)}"))
+                        l1.clear(Selection(tags=(f"g{chance.randrange(7)}",)))
                     case 2:
                         l1.touch(entry.key, chance.random())
                     case 3:

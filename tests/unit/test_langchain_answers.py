@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -205,7 +206,9 @@ def test_the_mark_repeats_the_outcome() -> None:
     key = CacheKey(Partition(b"p", b"n", b"t", b"m"), bytes.fromhex("0011223344556677") * 4)
     entry = Entry(key, "q", Answer(b"[]", b""), created=0.0)
     hit = Hit(entry, tier="l1", match=Match.EXACT, score=1.0, age=2.5)
-    assert HitMark.of(hit) == MARKED
+    assert HitMark.of(hit) == MARKED._replace(entry_id=entry.id)
+    reworded = replace(hit, asker=replace(key, digest=b"a" * 32))
+    assert HitMark.of(reworded).entry_id.partition(".")[0] == entry.id, "and behind it who asked, for a report"
     assert type(HitMark.of(hit).match) is str
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
+from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import HumanMessage
 from langchain_core.outputs import Generation
 
@@ -37,6 +39,9 @@ from langchain_aicache import AICache
         ("prices", (1, -1)),
         ("usage_on_hit", "none"),
         ("on_outcome", 3),
+        ("encryption_keys", ["no key"]),
+        ("encryption_keys", []),
+        ("compress_above", -1),
         ("no_such_option", 3),
     ],
 )
@@ -69,9 +74,80 @@ def test_bounds_of_a_ready_store_are_not_set_here() -> None:
         AICache(MemoryStore(), embeddings=False, max_entries=5)
 
 
+def test_keys_for_a_store_without_bytes_or_one_that_is_ready_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^store: memory:// keeps objects"):
+        AICache("memory://", embeddings=False, encryption_keys=[Fernet.generate_key()])
+    with pytest.raises(ConfigurationError, match=r"^compress_above: "):
+        AICache(MemoryStore(), embeddings=False, compress_above=5)
+
+
+def test_with_a_key_the_file_shows_neither_question_nor_answer(tmp_path: Path) -> None:
+    key = Fernet.generate_key()
+    url = f"sqlite:///{tmp_path}/a.db"
+    with AICache(url, embeddings=False, encryption_keys=[key]) as cache:
+        cache.update("Whom does the merger concern?", "model", [Generation(text="Initech")])
+    with AICache(url, embeddings=False, encryption_keys=[Fernet.generate_key(), key]) as cache:
+        assert cache.lookup("Whom does the merger concern?", "model") is not None
+    with AICache(url, embeddings=False, encryption_keys=[Fernet.generate_key()]) as cache:
+        assert cache.lookup("Whom does the merger concern?", "model") is None
+        assert cache.stats().misses == {MissReason.WRONG_KEY: 1}
+    stored = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"merger" not in stored
+    assert b"Initech" not in stored
+
+
+def model(reply: str = "a", **fields: Any) -> FakeListChatModel:
+    return FakeListChatModel(responses=[reply], **fields)
+
+
+def remember(cache: AICache, prompt: str, llm: FakeListChatModel) -> None:
+    llm.model_copy(update={"cache": cache}).invoke(prompt)
+
+
+def held(cache: AICache, prompt: str, llm: FakeListChatModel) -> bool:
+    return str(cache.explain(prompt, llm)).startswith("hit")
+
+
+def test_invalidate_takes_back_one_prompt_or_all_of_a_model() -> None:
+    cache = AICache("memory://", embeddings=False)
+    cold, warm = model("cold"), model("warm")
+    for llm in (cold, warm):
+        for prompt in ("one", "two"):
+            remember(cache, prompt, llm)
+    assert cache.invalidate("one", llm=cold, dry_run=True).count == 1
+    assert cache.invalidate("one", llm=cold).count == 1
+    assert [held(cache, "one", llm) for llm in (cold, warm)] == [False, True]
+    assert cache.invalidate(llm=warm).count == 2
+    assert held(cache, "two", cold)
+
+
+async def test_invalidate_and_report_have_async_twins() -> None:
+    cache = AICache("memory://", embeddings=FakeEmbedder(), threshold=0.8, margin=0.0)
+    remember(cache, "How do I reset my password?", model())
+    assert (await cache.ainvalidate(like="password reset", min_score=0.3, dry_run=True)).count == 1
+    hit = model(cache=cache).invoke("How can I reset my password please?")
+    mark = hit.response_metadata["aicache"]
+    assert mark["match"] == "semantic"
+    assert await cache.areport(mark["entry_id"], wrong=True)
+    assert not held(cache, "How do I reset my password?", model())
+
+
+def test_a_prompt_alone_does_not_say_which_entry_is_meant() -> None:
+    with pytest.raises(ConfigurationError, match=r"^llm: "):
+        AICache("memory://", embeddings=False).invalidate("one")
+
+
+async def test_many_prompts_are_answered_in_their_order() -> None:
+    cache = AICache("memory://", embeddings=False)
+    for text in ("a", "b"):
+        cache.update(text, "model", [Generation(text=text.upper())])
+    for found in (cache.lookup_many(["b", "x", "a"], "model"), await cache.alookup_many(["b", "x", "a"], "model")):
+        assert [None if each is None else each[0].text for each in found] == ["B", None, "A"]
+
+
 def test_clear_refuses_an_argument_it_does_not_know() -> None:
-    with pytest.raises(ConfigurationError, match=r"^model: "):
-        AICache("memory://", embeddings=False).clear(model="x")
+    with pytest.raises(ConfigurationError, match=r"^colour: "):
+        AICache("memory://", embeddings=False).clear(colour="x")
     with pytest.raises(ConfigurationError, match=r"^tag: "):
         AICache("memory://", embeddings=False).clear(tag=7)
 

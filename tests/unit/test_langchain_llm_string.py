@@ -145,8 +145,14 @@ def described(model: type[ToolModel] = ToolModel, call: dict[str, Any] | None = 
     return listener.llm_string
 
 
+def key_of(llm_string: str) -> bytes | Unkeyable:
+    """What counts of a description."""
+    found = read_llm_string(llm_string)
+    return found if isinstance(found, Unkeyable) else found.model
+
+
 def read(model: type[ToolModel] = ToolModel, call: dict[str, Any] | None = None, **fields: Any) -> bytes | Unkeyable:
-    return read_llm_string(described(model, call, **fields))
+    return key_of(described(model, call, **fields))
 
 
 BOTH = pytest.mark.parametrize("model", [ToolModel, PlainModel])
@@ -197,7 +203,7 @@ def test_tools_count() -> None:
     results = []
     for tools in ([], [add], [sub], [add, sub]):
         model.bind_tools(tools).invoke("hi")
-        results.append(read_llm_string(listener.llm_string))
+        results.append(key_of(listener.llm_string))
     assert len(set(results)) == 4
 
 
@@ -391,7 +397,7 @@ def test_a_changed_schema_under_the_same_name_is_another_model(
     strings, results = [], []
     for field in ("int", "str", "int"):
         strings.append(described(model, {"response_format": define(app, source.format(field))}))
-        results.append(read_llm_string(strings[-1]))
+        results.append(key_of(strings[-1]))
     assert len(set(strings)) == 1, "the description shows the name of the class only"
     assert all(isinstance(result, bytes) for result in results)
     assert results[0] == results[2] != results[1]
@@ -429,7 +435,7 @@ def test_structured_output_by_tools_holds_the_schema_itself(app: ModuleType) -> 
     for field in ("n: int", "n: int = 3"):
         out = define(app, f"class Out(BaseModel):\n    {field}\n")
         ToolModel(cache=listener).with_structured_output(out).invoke("hi")
-        results.append(read_llm_string(listener.llm_string))
+        results.append(key_of(listener.llm_string))
     assert results[0] != results[1]
 
 
@@ -442,7 +448,7 @@ def test_a_class_that_cannot_be_found_by_its_name_has_no_key(app: ModuleType) ->
     for cls in (Local, gone, Color):
         result = read(call={"response_format": cls})
         assert isinstance(result, Unkeyable)
-        assert read_llm_string(described(call={"response_format": cls})) == result
+        assert key_of(described(call={"response_format": cls})) == result
 
 
 def test_the_repr_of_a_class_inside_a_text_is_text() -> None:
@@ -518,9 +524,9 @@ def test_values_shown_in_full_have_keys_although_they_are_no_literals() -> None:
     "text", ["", "gpt", "{", "{}", "{}---", '{"a": 1}', "[", "[1]", "[(1,)]", "a[b]", "\ud800", "(" * 5000, "'", "---"]
 )
 def test_any_text_is_read_without_an_error(text: str) -> None:
-    result = read_llm_string(text)
+    result = key_of(text)
     assert isinstance(result, bytes | Unkeyable)
-    assert isinstance(result, Unkeyable) or result != read_llm_string(text + "x")
+    assert isinstance(result, Unkeyable) or result != key_of(text + "x")
 
 
 def test_the_marks_inside_a_field_do_not_confuse_the_reader() -> None:
@@ -532,5 +538,27 @@ def test_a_completion_model_is_read() -> None:
     results = []
     for sleep in (None, 0.0):
         FakeListLLM(responses=["a"], cache=listener, sleep=sleep).invoke("hi", stop=["x"])
-        results.append(read_llm_string(listener.llm_string))
+        results.append(key_of(listener.llm_string))
     assert isinstance(results[0], bytes)
+
+
+def name_of(**how: Any) -> str | None:
+    found = read_llm_string(described(**how))
+    assert not isinstance(found, Unkeyable)
+    return found.name
+
+
+def test_the_model_is_known_by_the_name_its_provider_gave_it() -> None:
+    assert name_of(model=ToolModel, model_name="gpt-4o-2024-08-06") == "gpt-4o-2024-08-06"
+    assert name_of(model=OwnModel, model_name="gpt-4o-2024-08-06") == "gpt-4o-2024-08-06"
+
+
+@BOTH
+def test_the_name_that_a_call_asks_for_comes_before_that_of_the_model(model: type[ToolModel]) -> None:
+    assert name_of(model=model, model_name="old", call={"model": "new"}) == "new"
+
+
+def test_a_description_that_cannot_be_parsed_names_no_model() -> None:
+    found = read_llm_string("[('model', f(x))]")
+    assert not isinstance(found, Unkeyable)
+    assert found.name is None

@@ -53,6 +53,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_breaker",
             "_codec",
             "_deadline",
+            "_envelope",
             "_eviction",
             "_freshness",
             "_guards",
@@ -63,12 +64,13 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_prompt",
             "_scopes",
             "_stats",
+            "_tenancy",
             "_upkeep",
         ),
     ),
     ("steps", ("_steps", "stores.base", "embedders.base")),
-    ("plans", ("_plans", "stores", "embedders")),
-    ("driver", ("_driver", "_replay", "_workers")),
+    ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders")),
+    ("driver", ("_driver", "_asking", "_replay", "_reporting", "_wiring", "_workers")),
     ("cache", ("cache", "_explain", "_open", "prepare")),
     ("root", ("", "testing")),
     ("adapters", ("langchain_aicache",)),
@@ -78,8 +80,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 RANK = {unit: rank for rank, (_, units) in enumerate(LAYERS) for unit in units}
 LEAVES = frozenset(dict(LAYERS)["leaves"])
 
-LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards")})
-"""The exceptions to "pure leaves do not import each other": the matcher's work is to ask the guards."""
+LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards"), ("_codec", "_envelope")})
+"""The exceptions to "pure leaves do not import each other": the matcher asks guards, the codec seals what it wrote."""
 
 STORES_MAY_IMPORT = frozenset(
     {
@@ -315,6 +317,7 @@ PUBLIC: dict[str, frozenset[str]] = {
     "aicache": frozenset(
         {
             "DEFAULT_GUARDS",
+            "Codec",
             "Conflict",
             "Parsed",
             "AICacheError",
@@ -325,6 +328,8 @@ PUBLIC: dict[str, frozenset[str]] = {
             "Guard",
             "Health",
             "Hit",
+            "Invalidation",
+            "Listed",
             "Match",
             "Miss",
             "MissReason",
@@ -340,6 +345,7 @@ PUBLIC: dict[str, frozenset[str]] = {
             "Store",
             "StoreError",
             "Turn",
+            "What",
             "__version__",
             "bypass",
             "refresh",

@@ -250,9 +250,9 @@ def test_clear_drops_what_agrees_with_every_part_of_the_selection() -> None:
     mine = entry("a", partition=partition, tags=("prices",))
     other = entry("b", tags=("prices",))
     for selection, left in (
-        (Selection(tenant=partition.tenant, tag="prices"), [other]),
-        (Selection(tenant=partition.tenant, tag="news"), [mine, other]),
-        (Selection(tag="prices"), []),
+        (Selection(tenant=partition.tenant, tags=("prices",)), [other]),
+        (Selection(tenant=partition.tenant, tags=("news",)), [mine, other]),
+        (Selection(tags=("prices",)), []),
         (Selection(namespace=b"another"), [mine, other]),
         (Selection(model=partition.model, tenant=partition.tenant), [other]),
     ):

@@ -53,6 +53,8 @@ VECTOR = Embedded("fake/2", make_vector(1, 0))
 class Nearest1:
     """Accepts the nearest candidate, whatever its score."""
 
+    floor = -1.0
+
     def decide(self, text: str, candidates: Sequence[Candidate], /) -> Accept | Reject:
         return Accept(candidates[0]) if candidates else Reject(MissReason.ABSENT, "")
 
@@ -126,7 +128,7 @@ def test_a_semantic_hit_takes_two_store_reads_and_one_embedding() -> None:
     replies = {Embed: VECTOR, Nearest: [Candidate(OTHER, 0.98)]}
     steps, outcome = play(lookup(request(), rules()), replies)
     assert steps == [Recall, Mark, Fetch, Embed, Nearest, Promote]
-    assert outcome == Hit(OTHER, "disk", Match.SEMANTIC, 0.98, 7.0)
+    assert outcome == Hit(OTHER, "disk", Match.SEMANTIC, 0.98, 7.0, KEY)
 
 
 def test_an_expired_neighbour_is_never_a_candidate() -> None:

@@ -20,6 +20,7 @@ from aicache._model import (
     Candidate,
     Entry,
     Hit,
+    Listed,
     Match,
     Miss,
     MissReason,
@@ -504,7 +505,7 @@ async def test_calls_queued_behind_those_that_opened_the_breaker_never_reach_the
     busy = [cache._ports.workers.executor().submit(release.wait) for _ in range(4)]
     writes = [asyncio.create_task(akeep(cache, f"Question number {number}?")) for number in range(50)]
     # Lets the tasks run up to the queue; there is no event to wait for.
-    while cache._ports.workers.executor()._work_queue.qsize() < len(writes):  # noqa: ASYNC110
+    while cache._ports.workers.executor()._tasks.qsize() < len(writes):  # noqa: ASYNC110
         await asyncio.sleep(0)
     release.set()
     outcomes = await asyncio.gather(*writes)
@@ -555,9 +556,17 @@ class NativeStore(FailingStore):
         await self._wait()
         return self.fetch(key)
 
-    async def anearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+    async def anearest(
+        self,
+        partition: Partition,
+        space: Space,
+        vector: Vector,
+        k: int,
+        asker: CacheKey | None = None,
+        floor: float = -1.0,
+    ) -> Sequence[Candidate]:
         await self._wait()
-        return self.nearest(partition, space, vector, k)
+        return self.nearest(partition, space, vector, k, asker, floor)
 
     async def awrite(self, entry: Entry) -> None:
         await self._wait()
@@ -567,13 +576,21 @@ class NativeStore(FailingStore):
         await self._wait()
         self.touch(key, expires)
 
-    async def aremove(self, keys: Sequence[CacheKey]) -> int:
+    async def aremove(self, keys: Sequence[CacheKey], *, dry_run: bool = False) -> int:
         await self._wait()
-        return self.remove(keys)
+        return self.remove(keys, dry_run=dry_run)
 
-    async def aclear(self, selection: Selection) -> int:
+    async def aclear(self, selection: Selection, *, dry_run: bool = False) -> int:
         await self._wait()
-        return self.clear(selection)
+        return self.clear(selection, dry_run=dry_run)
+
+    async def asimilar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
+        await self._wait()
+        return self.similar(selection, space, vector, min_score)
+
+    async def ablock(self, asker: CacheKey, entry: CacheKey) -> None:
+        await self._wait()
+        self.block(asker, entry)
 
     async def asweep(self, now: float, limit: int) -> int:
         await self._wait()

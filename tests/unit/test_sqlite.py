@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +19,11 @@ import pytest
 from hypothesis import settings
 
 from aicache import ConfigurationError
-from aicache._errors import StoreError, UnreadableEntryError
+from aicache._codec import Codec
+from aicache._errors import StoreError, UnreadableEntryError, WrongKeyError
 from aicache._model import Entry, Selection, Vector
 from aicache.stores._sqlite_file import APPLICATION_ID, SCHEMA_VERSION
-from aicache.stores._sqlite_rows import Transaction
+from aicache.stores._sqlite_rows import Transaction, checksum
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
 from aicache.stores.base import Store
 from aicache.stores.sqlite import SqliteStore, default_path
@@ -50,6 +51,11 @@ def _mode(path: Path) -> int:
 
 def _queries(store: SqliteStore, queries: list[str]) -> list[str]:
     return [query for query in queries if store.fetch(make_key(query)) is not None]
+
+
+def _noise(size: int) -> bytes:
+    """Bytes that do not shrink when they are compressed."""
+    return random.Random(size).randbytes(size)
 
 
 def _execute(path: Path, *statements: str) -> None:
@@ -152,7 +158,7 @@ def test_everything_is_still_there_after_reopening(path: Path) -> None:
     assert [store.fetch(entry.key) for entry in entries] == entries
     assert store.size() == size
     assert store.nearest(make_partition(), "fake/2", _EAST, 1)[0].entry == entries[0]
-    assert store.clear(Selection(tag="x")) == 50
+    assert store.clear(Selection(tags=("x",))) == 50
     store.close()
 
 
@@ -346,7 +352,7 @@ def test_an_entry_that_expires_at_once_is_still_readable_when_it_is_written(path
 def test_bytes_are_bounded(path: Path) -> None:
     store = SqliteStore(path, max_bytes=20_000)
     for number in range(40):
-        store.write(make_entry(f"q{number}", body=b"x" * 2_000))
+        store.write(make_entry(f"q{number}", body=_noise(2_000)))
         assert store.size().bytes <= 20_000
     assert 6 <= store.size().entries <= 9
     assert store.fetch(make_key("q39")) is not None
@@ -356,8 +362,8 @@ def test_bytes_are_bounded(path: Path) -> None:
 def test_one_large_entry_displaces_many(path: Path) -> None:
     store = SqliteStore(path, max_bytes=400_000)
     for number in range(300):
-        store.write(make_entry(f"q{number}", body=b"x" * 500))
-    store.write(make_entry("large", body=b"x" * 398_000))
+        store.write(make_entry(f"q{number}", body=_noise(500)))
+    store.write(make_entry("large", body=_noise(398_000)))
     assert store.size().entries <= 2
     assert store.fetch(make_key("large")) is not None
     store.close()
@@ -367,7 +373,7 @@ def test_an_entry_larger_than_the_store_displaces_nothing(path: Path) -> None:
     store = SqliteStore(path, max_bytes=20_000)
     store.write(make_entry("a"))
     with pytest.raises(StoreError, match="max_bytes"):
-        store.write(make_entry("b", body=b"x" * 30_000))
+        store.write(make_entry("b", body=_noise(30_000)))
     assert _queries(store, ["a", "b"]) == ["a"]
     store.close()
 
@@ -421,11 +427,14 @@ def test_the_file_gives_its_space_back_after_clear(path: Path, store: SqliteStor
     assert path.with_name("answers.db-wal").stat().st_size == 0
 
 
-def test_cleared_answers_leave_the_disk(path: Path, store: SqliteStore) -> None:
+def test_cleared_answers_leave_the_disk(path: Path) -> None:
+    store = SqliteStore(path, codec=Codec(compress_above=None))
     for number in range(30):
         store.write(make_entry(f"q{number}", body=b"a very private answer" * 50))
+    assert any(b"private" in each.read_bytes() for each in path.parent.iterdir())
     store.clear(Selection())
     assert all(b"private" not in each.read_bytes() for each in path.parent.iterdir())
+    store.close()
 
 
 def test_freed_pages_are_used_again(path: Path) -> None:
@@ -494,7 +503,7 @@ def test_an_index_notices_that_nearly_all_is_gone(path: Path) -> None:
     for number, vector in enumerate(vectors):
         one.write(make_entry(f"q{number}", vector=vector, tags=["most"] if number else []))
     assert len(two.nearest(make_partition(), "fake/8", vectors[5], 10)) == 10
-    assert one.clear(Selection(tag="most")) == 299
+    assert one.clear(Selection(tags=("most",))) == 299
     assert [found.entry.query for found in two.nearest(make_partition(), "fake/8", vectors[5], 10)] == ["q0"]
     one.write(make_entry("new", vector=vectors[5]))
     assert [found.entry.query for found in two.nearest(make_partition(), "fake/8", vectors[5], 1)] == ["new"]
@@ -613,7 +622,7 @@ def test_new_rows_with_damaged_vectors_do_not_end_the_search_of_their_partition(
     store.close()
 
 
-def _write_all(store: SqliteStore, path: Path, vectors: list[Vector]) -> None:
+def _write_all(store: SqliteStore, path: Path, vectors: list[Vector], codec: Codec | None = None) -> None:
     """Entries q0, q1, ... in rows 1, 2, ...; a commit each would take seconds for thousands."""
     for number, vector in enumerate(vectors[:60]):
         store.write(make_entry(f"q{number}", vector=vector))
@@ -621,7 +630,8 @@ def _write_all(store: SqliteStore, path: Path, vectors: list[Vector]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         transaction = Transaction(connection, {})
         for number, vector in enumerate(vectors[60:], start=60):
-            transaction.put(make_entry(f"q{number}", vector=vector), 10**6, 10**9)
+            entry = make_entry(f"q{number}", vector=vector)
+            transaction.put(entry, (codec or Codec()).encode(entry), 10**6, 10**9)
         transaction.finish()
         connection.execute("COMMIT")
 
@@ -740,7 +750,7 @@ def test_the_epoch_moves_when_another_store_takes_something_away(path: Path) -> 
         (lambda: there.remove([entry.key]), True),
         (lambda: there.write(replace(entry, expires=1.0)), False),
         (lambda: there.touch(entry.key, 0.5), False),
-        (lambda: there.clear(Selection(tag="none")), True),
+        (lambda: there.clear(Selection(tags=("none",))), True),
         (lambda: there.clear(Selection()), True),
     ]
     for number, (act, moves) in enumerate(acts):
@@ -790,8 +800,197 @@ def test_a_group_from_a_failed_write_is_not_believed(path: Path) -> None:
 def test_clear_removes_more_than_one_batch(store: SqliteStore) -> None:
     for number in range(1_200):
         store.write(make_entry(f"q{number}", tags=["odd"] if number % 2 else ["even"]))
-    assert store.clear(Selection(tag="odd")) == 600
+    assert store.clear(Selection(tags=("odd",))) == 600
     assert store.clear(Selection()) == 600
+
+
+def test_a_dry_run_says_nothing_to_other_programs(path: Path) -> None:
+    here, there = SqliteStore(path), SqliteStore(path)
+    entry = make_entry(tags=["x"])
+    here.write(entry)
+    before = here.epoch()
+    assert there.clear(Selection(), dry_run=True) == there.remove([entry.key], dry_run=True) == 1
+    there.block(make_key("asker"), entry.key)
+    assert here.epoch() == before
+    here.close()
+    there.close()
+
+
+# ------------------------------------------------------------------------------------ blocked, similar
+
+
+def test_a_block_is_for_all_programs_and_for_good(path: Path) -> None:
+    here, there = SqliteStore(path), SqliteStore(path)
+    wrong, asker = make_entry("wrong", vector=_EAST), make_key("asker")
+    here.write(wrong)
+    there.block(asker, wrong.key)
+    assert here.nearest(make_partition(), "fake/2", _EAST, 3, asker) == []
+    here.close()
+    there.close()
+    store = SqliteStore(path)
+    assert store.nearest(make_partition(), "fake/2", _EAST, 3, asker) == []
+    assert len(store.nearest(make_partition(), "fake/2", _EAST, 3)) == 1
+    store.close()
+
+
+def test_a_blocked_entry_that_is_written_again_stays_blocked_in_a_loaded_partition(store: SqliteStore) -> None:
+    entries = [make_entry(f"q{number}", vector=make_vector(1, number)) for number in range(60)]
+    for entry in entries:
+        store.write(entry)
+    asker = make_key("asker")
+    store.block(asker, entries[0].key)
+    for _ in range(3):
+        assert store.nearest(make_partition(), "fake/2", _EAST, 1, asker)[0].entry == entries[1]
+        store.write(entries[0])
+        assert store.nearest(make_partition(), "fake/2", _EAST, 1)[0].entry == entries[0]
+
+
+def test_similar_leaves_out_what_is_damaged(path: Path, store: SqliteStore) -> None:
+    for number in range(6):
+        store.write(make_entry(f"q{number}", vector=_EAST))
+    store.write(make_entry("elsewhere", vector=_EAST, space="other"))
+    _execute(
+        path,
+        "UPDATE bodies SET body = zeroblob(100) WHERE id = 1",
+        "UPDATE vectors SET vector = X'0000C07F00000000' WHERE id = 2",
+        "UPDATE vectors SET vector = X'000000000000803F' WHERE id = 3",
+        "UPDATE vectors SET partition = X'00' WHERE id = 4",
+        "UPDATE vectors SET vector = 'text' WHERE id = 5",
+        "UPDATE vectors SET space = (SELECT id FROM spaces WHERE name = CAST('fake/2' AS BLOB))",
+    )
+    assert [one.query for one in store.similar(Selection(), "fake/2", _EAST, -1.0)] == ["q5"]
+
+
+def test_similar_of_no_usable_vector_is_nothing(store: SqliteStore) -> None:
+    store.write(make_entry(vector=_EAST))
+    for vector in (b"", b"\0" * 7, b"\0" * 8, b"\0\0\xc0\x7f" * 2):
+        assert list(store.similar(Selection(), "fake/2", vector, -1.0)) == []
+
+
+def test_similar_is_exact_over_many_steps(path: Path) -> None:
+    store = SqliteStore(path, busy_timeout=5.0)
+    vectors = _unit(np.random.default_rng(4).standard_normal((1_300, 16)))
+    _write_all(store, path, vectors)
+    found = store.similar(Selection(), "fake/16", vectors[7], 0.3)
+    entries = [make_entry(f"q{n}", vector=vector) for n, vector in enumerate(vectors)]
+    true = [(score, name) for score, name in _exact(vectors[7], entries, 1_300) if score >= 0.3]
+    assert len(found) == len(true) > 50
+    assert [one.query for one in found] == [name for _, name in true]
+    assert all(abs(one.score - score) < 1e-6 for one, (score, _) in zip(found, true, strict=True))
+    assert [one.query for one in store.similar(Selection(), "fake/16", vectors[7], 1.0)] == ["q7"]
+    store.close()
+
+
+# ------------------------------------------------------------------------------------ the codec
+
+
+def _keys(number: int) -> list[str]:
+    fernet = pytest.importorskip("cryptography.fernet")
+    return [fernet.Fernet.generate_key().decode() for _ in range(number)]
+
+
+def test_encrypted_entries_are_not_in_the_file_in_clear_and_come_back_whole(path: Path) -> None:
+    store = SqliteStore(path, codec=Codec(_keys(1)))
+    entries = [
+        make_entry(f"a secret question {number}", "a secret answer", vector=make_vector(1, number), tags=["x"])
+        for number in range(40)
+    ]
+    for entry in entries:
+        store.write(entry)
+    assert all(b"secret" not in each.read_bytes() for each in path.parent.iterdir())
+    assert [store.fetch(entry.key) for entry in entries] == entries
+    assert [one.entry for one in store.nearest(make_partition(), "fake/2", _EAST, 40)] == entries
+    assert [one.query for one in store.similar(Selection(), "fake/2", _EAST, -1.0)] == [e.query for e in entries]
+    assert store.clear(Selection(tags=("x",), written_before=1e9)) == 40
+    store.close()
+
+
+@pytest.mark.parametrize("number", [1, 20, 300])
+def test_entries_of_a_foreign_key_are_a_wrong_key_and_are_replaced(path: Path, number: int) -> None:
+    entries = [make_entry(f"q{each}", vector=make_vector(1, each)) for each in range(number)]
+    before = SqliteStore(path, codec=Codec(_keys(1)))
+    for entry in entries:
+        before.write(entry)
+    before.close()
+    store = SqliteStore(path, codec=Codec(_keys(1)))
+    for _ in range(2):
+        with pytest.raises(WrongKeyError):
+            store.fetch(entries[0].key)
+        with pytest.raises(WrongKeyError):
+            store.nearest(make_partition(), "fake/2", _EAST, 5)
+        with pytest.raises(WrongKeyError):
+            store.similar(Selection(), "fake/2", _EAST, 0.5)
+    assert store.similar(Selection(), "fake/2", make_vector(-1, 0), 0.5) == []
+    assert store.nearest(make_partition("other"), "fake/2", _EAST, 5) == []
+    store.write(entries[0])
+    for _ in range(2):
+        assert [one.entry for one in store.nearest(make_partition(), "fake/2", _EAST, 5)] == entries[:1]
+    store.remove([entries[0].key])
+    if number > 1:
+        with pytest.raises(WrongKeyError):
+            store.nearest(make_partition(), "fake/2", _EAST, 5)
+    assert store.remove([entry.key for entry in entries]) == number - 1
+    assert store.nearest(make_partition(), "fake/2", _EAST, 5) == []
+    store.close()
+
+
+@pytest.mark.parametrize("number", [20, 300])
+def test_entries_of_a_foreign_key_do_not_hide_those_behind_them(path: Path, number: int) -> None:
+    old, new = _keys(2)
+    before, store = SqliteStore(path, codec=Codec([old])), SqliteStore(path, codec=Codec([new]))
+    mine = [make_entry(f"mine {each}", vector=make_vector(1, 1_000 + each)) for each in range(3)]
+    for each in range(number):
+        before.write(make_entry(f"q{each}", vector=make_vector(1, each)))
+    for entry in mine:
+        store.write(entry)
+    for _ in range(2):
+        assert [one.entry for one in store.nearest(make_partition(), "fake/2", _EAST, 2)] == mine[:2]
+    asker = make_key("asker")
+    for entry in mine:
+        store.block(asker, entry.key)
+    both = SqliteStore(path, codec=Codec([new, old]))
+    assert len(both.nearest(make_partition(), "fake/2", _EAST, number + 3)) == number + 3
+    assert len(both.nearest(make_partition(), "fake/2", _EAST, number + 3, asker)) == number
+    for opened in (before, store, both):
+        opened.close()
+
+
+def test_an_entry_behind_thousands_of_a_foreign_key_is_found_after_a_few_lookups(path: Path) -> None:
+    """One lookup does not read them all, but each reads others."""
+    old, new = _keys(2)
+    before = SqliteStore(path, codec=Codec([old]))
+    _write_all(before, path, [make_vector(1, number / 10_000) for number in range(3_000)], Codec([old]))
+    before.close()
+    store = SqliteStore(path, codec=Codec([new]), busy_timeout=5.0)
+    mine = make_entry("mine", vector=make_vector(0, 1))
+    store.write(mine)
+    with pytest.raises(WrongKeyError):
+        store.nearest(make_partition(), "fake/2", _EAST, 1)
+    for _ in range(20):
+        with suppress(WrongKeyError):
+            found = store.nearest(make_partition(), "fake/2", _EAST, 1)
+    assert [one.entry for one in found] == [mine]
+    store.close()
+
+
+def test_a_vector_put_beside_another_encrypted_entry_is_found_out(path: Path) -> None:
+    store = SqliteStore(path, codec=Codec(_keys(1)))
+    for number in range(2):
+        store.write(make_entry(f"q{number}", vector=make_vector(1, number)))
+    forged = checksum(2, _EAST)  # Whoever may write the file can make a checksum.
+    _execute(path, f"UPDATE vectors SET vector = X'{_EAST.hex()}', checksum = {forged} WHERE id = 2")
+    assert [one.entry.query for one in store.nearest(make_partition(), "fake/2", _EAST, 2)] == ["q0"]
+    with pytest.raises(UnreadableEntryError):
+        store.fetch(make_key("q1"))
+    store.close()
+
+
+def test_large_answers_take_less_room(path: Path) -> None:
+    store = SqliteStore(path)
+    store.write(make_entry(body=b"the same words again and again " * 1_000))
+    assert store.size().bytes < 5_000
+    assert store.fetch(make_key()) is not None
+    store.close()
 
 
 def test_log_and_errors_hold_no_question_and_no_answer(path: Path, caplog: pytest.LogCaptureFixture) -> None:

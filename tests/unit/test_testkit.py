@@ -124,6 +124,8 @@ def test_a_failing_store_told_no_names_fails_in_every_method_but_close():
         lambda: store.touch(make_key(), None),
         lambda: store.remove([]),
         lambda: store.clear(Selection()),
+        lambda: store.similar(Selection(), "fake/2", make_vector(1, 0), 0.5),
+        lambda: store.block(make_key(), make_key()),
         lambda: store.sweep(0.0, 1),
         store.size,
         store.epoch,
@@ -181,18 +183,21 @@ class IgnoresTheSpace(Wrong):
         entry = super().fetch(key)
         return entry and replace(entry, space=entry.space and f"fake/{len(entry.vector) // 4}")
 
-    def nearest(self, partition, space, vector, k):
-        return super().nearest(partition, "one", vector, k)
+    def nearest(self, partition, space, vector, k, asker=None, floor=-1.0):
+        return super().nearest(partition, "one", vector, k, asker, floor)
+
+    def similar(self, selection, space, vector, min_score):
+        return super().similar(selection, "one", vector, min_score)
 
 
 class GivesDistances(Wrong):
-    def nearest(self, partition, space, vector, k):
-        return [replace(one, score=1 - one.score) for one in super().nearest(partition, space, vector, k)]
+    def nearest(self, partition, space, vector, k, asker=None, floor=-1.0):
+        return [replace(one, score=1 - one.score) for one in super().nearest(partition, space, vector, k, asker, floor)]
 
 
 class OneTooMany(Wrong):
-    def nearest(self, partition, space, vector, k):
-        return super().nearest(partition, space, vector, k + 1)
+    def nearest(self, partition, space, vector, k, asker=None, floor=-1.0):
+        return super().nearest(partition, space, vector, k + 1, asker, floor)
 
 
 class SweepsAll(Wrong):
@@ -206,8 +211,46 @@ class SweepsTooLate(Wrong):
 
 
 class ClearsEverything(Wrong):
-    def clear(self, selection):
-        return super().clear(Selection())
+    def clear(self, selection, *, dry_run=False):
+        return super().clear(Selection(), dry_run=dry_run)
+
+
+class NeverDryRuns(Wrong):
+    def remove(self, keys, *, dry_run=False):
+        return super().remove(keys)
+
+    def clear(self, selection, *, dry_run=False):
+        return super().clear(selection)
+
+
+class RemovesOnlyWholeKeys(Wrong):
+    def remove(self, keys, *, dry_run=False):
+        return super().remove([key for key in keys if len(key.partition.id) > 1], dry_run=dry_run)
+
+
+class ForgetsWhatWasReported(Wrong):
+    def block(self, asker, entry):
+        pass
+
+
+class BlocksForEverybody(Wrong):
+    def block(self, asker, entry):
+        self._store.remove([entry])
+
+
+class ListsTheFarToo(Wrong):
+    def similar(self, selection, space, vector, min_score):
+        return super().similar(selection, space, vector, -1.0)
+
+
+class ListsFarthestFirst(Wrong):
+    def similar(self, selection, space, vector, min_score):
+        return super().similar(selection, space, vector, min_score)[::-1]
+
+
+class ListsEverybodys(Wrong):
+    def similar(self, selection, space, vector, min_score):
+        return super().similar(Selection(), space, vector, min_score)
 
 
 class TouchesNothing(Wrong):
@@ -230,6 +273,13 @@ FAULTS = (
     SweepsAll,
     SweepsTooLate,
     ClearsEverything,
+    NeverDryRuns,
+    RemovesOnlyWholeKeys,
+    ForgetsWhatWasReported,
+    BlocksForEverybody,
+    ListsTheFarToo,
+    ListsFarthestFirst,
+    ListsEverybodys,
     TouchesNothing,
     MovingEpoch,
 )

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -13,6 +11,7 @@ from typing import Final, Generic, TypeVar
 
 from aicache._clock import Clock
 from aicache._errors import EmbedderError, EmbedderTimeoutError
+from aicache._fork import in_forked_child
 
 __all__ = ["DeadlineThreads", "Seat"]
 
@@ -88,9 +87,7 @@ class DeadlineThreads(Generic[R]):
         self._timeout = timeout
         self._clock = clock
         self._shared: _Shared[R] = _Shared(_Rest(timeout, clock))
-        if hasattr(os, "register_at_fork"):
-            # The registration outlives this object; it must not keep it alive.
-            os.register_at_fork(after_in_child=_unless_gone(weakref.WeakMethod(self._start_anew)))
+        in_forked_child(self._start_anew)
 
     def join(self, text: str, act: Callable[[], R]) -> Seat[R]:
         """Take part in the call for this text; without one, have `act` carried out in a thread.
@@ -297,12 +294,3 @@ def _settle(seats: list[Future[R]], result: R | None, error: BaseException | Non
             seat.set_exception(error)
         else:
             seat.set_result(result)  # type: ignore[arg-type]  # Without an error there is a result.
-
-
-def _unless_gone(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
-    def call() -> None:
-        alive = method()
-        if alive is not None:
-            alive()
-
-    return call

@@ -14,6 +14,9 @@ class Embedder(Protocol):
 
     An embedder may also have `async def aembed(self, texts)`, the same without blocking; else async callers
     run `embed` in a worker thread.
+
+    It may also have `immediate`: True while a call takes no longer than a computation, with nothing to load and nobody
+    to wait for. Then `embed` is called where the caller stands, and no thread watches over the time it takes.
     """
 
     @property

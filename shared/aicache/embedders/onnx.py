@@ -120,6 +120,11 @@ class OnnxEmbedder:
         """Tokens a text may have, the special ones and the prefix included. Loads the model."""
         return self._ready().folder.max_length
 
+    @property
+    def immediate(self) -> bool:
+        """True once the model is loaded: from then on a call only computes."""
+        return self._loaded is not None and self._pid == os.getpid()
+
     def embed(self, texts: Sequence[str]) -> Any:
         """Unit vectors: float32, shape (len(texts), dimension).
 

@@ -1,7 +1,9 @@
 """The clients of the Redis store: made at the first use, one for each program, and for async one for each event loop.
 
-redis-py's own retries are off: it would try ten times, and a hung server would stall a lookup for seconds. The cache
-above retries once, within its deadline.
+redis-py's own retries are off: it would try ten times, and a hung server would stall a lookup for seconds.
+`_redis_run` tries once more, where that helps.
+
+A given client is used as it is: its own limits hold, and whatever retries it makes.
 """
 
 from __future__ import annotations
@@ -9,51 +11,29 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
 import redis.asyncio
 import redis.asyncio.cluster
-import redis.asyncio.sentinel
 import redis.cluster
-import redis.sentinel
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
 from redis.client import NEVER_DECODE
-from redis.retry import Retry
+from redis.exceptions import RedisClusterException
 
+from aicache._deadline import time_left
 from aicache._errors import StoreError
+from aicache.stores._redis_making import ASYNC, SYNC, ClusterNode, Limits, aclose_client, close_client, make_client
 from aicache.stores._redis_plan import Command
 from aicache.stores._redis_url import Address, Topology
 
-__all__ = ["AsyncClients", "Clients", "Limits"]
+__all__ = ["CLOSED", "AsyncClients", "Clients", "Limits"]
 
-_CLIENT_NAME: Final = "aicache"
-_CLOSED: Final = "The store is closed; make a new one."
+CLOSED: Final = "The store is closed; make a new one."
 _ALL_IN_USE: Final = "All connections to Redis are in use: allow more with max_connections."
-_PROTOCOL: Final = 2
-"""RESP2: the commands used here say no less in it, and a connection opens with fewer commands."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the store's own clients get besides an address."""
-
-    timeout: float
-    connect_timeout: float
-    max_connections: int
-
-    def settings(self) -> dict[str, Any]:
-        """Arguments for a connection."""
-        return {
-            "socket_timeout": self.timeout,
-            "socket_connect_timeout": self.connect_timeout,
-            "client_name": _CLIENT_NAME,
-            "protocol": _PROTOCOL,
-        }
 
 
 class Clients:
@@ -63,7 +43,7 @@ class Clients:
         self._address = address
         self._limits = limits
         self._given = given
-        self._made: dict[int, tuple[Any, threading.Semaphore]] = {}
+        self._made: dict[int, _Client] = {}
         self._closed = False
         self.is_cluster = _is_cluster(address) if given is None else isinstance(given, redis.cluster.RedisCluster)
 
@@ -74,38 +54,92 @@ class Clients:
         Raises:
             StoreError: there is none, the store is closed, or nobody has finished with it in time.
         """
-        if self._closed:
-            raise StoreError(_CLOSED)
+        self._check_open()
         if self._given is not None:
             yield self._given
             return
-        client, gate = self._made.get(os.getpid()) or self._begin()
+        held = self._made.get(os.getpid()) or self._begin()
         # redis-py's pools refuse at once when all connections are in use, but for one kind that is slow.
-        if not gate.acquire(timeout=self._limits.timeout):
-            raise StoreError(_ALL_IN_USE)
+        if not held.gate.acquire(timeout=time_left(self._limits.timeout)):
+            raise StoreError(CLOSED if self._closed else _ALL_IN_USE)
         try:
-            yield client
+            self._check_open()  # Again: it may have been closed meanwhile.
+            if held.doubtful:
+                self._learn(held)
+            yield held.client
+        except (redis.TimeoutError, RedisClusterException):
+            held.doubtful = self.is_cluster
+            raise
         finally:
-            gate.release()
+            held.gate.release()
+            if held.cut:  # This thread may have connected after that.
+                close_client(held.client)
 
-    def _begin(self) -> tuple[Any, threading.Semaphore]:
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(CLOSED)
+
+    def _begin(self) -> _Client:
         # Two threads may both make one: no lock, for a fork could inherit it held.
-        made = (_made(_SYNC, self._address, self._limits), threading.Semaphore(self._limits.max_connections))
-        kept = self._made.setdefault(os.getpid(), made)
-        if kept is not made:
-            _close(made[0])
+        gate = threading.Semaphore(self._limits.max_connections)
+        created = _Client(make_client(SYNC, self._address, self._limits), gate, threading.Lock())
+        kept = self._made.setdefault(os.getpid(), created)
+        if kept is not created:
+            close_client(created.client)
+        if self._closed:  # Meanwhile.
+            self.close()
         return kept
+
+    def _learn(self, held: _Client) -> None:
+        """Ask where the slots are now, in one thread at a time; the others go by what is known."""
+        if not held.learning.acquire(blocking=False):
+            return
+        try:
+            nodes = held.client.nodes_manager
+            if not nodes.startup_nodes and self._address is not None:  # redis-py 6 forgets those that failed.
+                nodes.populate_startup_nodes([ClusterNode(*host) for host in self._address.hosts])
+            nodes.initialize()
+            held.doubtful = False
+        finally:
+            held.learning.release()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed; what was under way then may fail in any way."""
+        return self._closed
 
     def options(self, client: Any, command: Command) -> dict[str, Any]:
         """How redis-py is to treat the command: replies as bytes, and in a cluster, where it goes."""
         return _options(client, command) if self.is_cluster else {NEVER_DECODE: True}
 
     def close(self) -> None:
-        """Close this program's client, unless it was given."""
+        """Close this program's client, unless it was given. What is under way has a moment to end."""
         self._closed = True
         made = self._made.pop(os.getpid(), None)
-        if made is not None:
-            _close(made[0])
+        if made is None:
+            return
+        until = time.monotonic() + self._limits.parting
+        taken = 0  # Whoever uses the client has one of as many.
+        while taken < self._limits.max_connections:
+            if not made.gate.acquire(timeout=max(0.0, until - time.monotonic())):
+                break
+            taken += 1
+        made.cut = True
+        close_client(made.client)
+        if taken:
+            made.gate.release(taken)  # For those who still wait for their turn: they find the store closed.
+
+
+@dataclass(slots=True)
+class _Client:
+    client: Any
+    gate: threading.Semaphore
+    learning: threading.Lock
+    cut: bool = False
+    """The connections were closed, whoever used them."""
+    doubtful: bool = False
+    """A node of the cluster did not answer in time: others may have taken over its slots. redis-py asks at once, but
+    there is no time left for it then."""
 
 
 class AsyncClients:
@@ -129,8 +163,7 @@ class AsyncClients:
         Raises:
             StoreError: there is none, the store is closed, or nobody has finished with it in time.
         """
-        if self._closed:
-            raise StoreError(_CLOSED)
+        self._check_open()
         if self._given is not None:
             if self.is_cluster:
                 await self._given.initialize()
@@ -141,21 +174,64 @@ class AsyncClients:
         if held is None:
             held = await self._begin(loop)
         await self._enter(held.gate)
+        began = loop.time()
         try:
-            if self.is_cluster:
-                await held.client.initialize()  # Does nothing once the nodes are known.
+            self._check_open()  # Again: it may have been closed meanwhile.
+            if self.is_cluster and (held.doubtful or getattr(held.client, "_initialize", True)):
+                await self._learn(held)
             yield held.client
+        except (redis.TimeoutError, asyncio.CancelledError):
+            # Many that are cancelled have only just begun, and say nothing of the server.
+            if self.is_cluster and loop.time() - began > self._limits.timeout / 2:
+                held.doubtful = True
+            raise
         finally:
             held.gate.release()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError(CLOSED)
 
     async def _enter(self, gate: asyncio.Semaphore) -> None:
         if not gate.locked():
             await gate.acquire()
             return
         try:
-            await asyncio.wait_for(gate.acquire(), self._limits.timeout)
+            async with asyncio.timeout(self._limits.timeout):
+                await gate.acquire()
         except TimeoutError:
-            raise StoreError(_ALL_IN_USE) from None
+            raise StoreError(CLOSED if self._closed else _ALL_IN_USE) from None
+
+    async def refresh(self, commands: Sequence[Command]) -> None:
+        """Disconnect what is idle at these commands' servers: one stale connection is seldom the only one.
+
+        In a cluster only: redis-py tries a connection before it uses it, but not those of an async cluster.
+        """
+        held = self._made.get(asyncio.get_running_loop())
+        if held is None or not self.is_cluster:
+            return
+        with suppress(redis.RedisError, RedisClusterException, OSError):
+            nodes = [held.client.get_node_from_key(command.key) for command in commands]
+            for node in {node.name: node for node in nodes}.values():
+                for connection in tuple(getattr(node, "_free", ())):
+                    # Without waiting for the other end: until then another task might have taken it into use.
+                    await connection.disconnect(nowait=True)
+
+    async def _learn(self, held: _LoopClient) -> None:
+        """Ask for the nodes of the cluster and where the slots are, in one task that outlives its callers.
+
+        Else one node that hangs and is asked first would use up the time of each of them.
+        """
+        if held.learning is None or held.learning.done():
+            held.learning = asyncio.create_task(_learned(held))
+            # Its callers may all have left when it fails; asked for, the exception is not reported as lost.
+            held.learning.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            await asyncio.shield(held.learning)
+        except asyncio.CancelledError:
+            if held.learning.cancelled() and self._closed:
+                raise StoreError(CLOSED) from None
+            raise
 
     async def _begin(self, loop: asyncio.AbstractEventLoop) -> _LoopClient:
         if self._pid != os.getpid():
@@ -163,20 +239,40 @@ class AsyncClients:
             self._made.clear()
         for other in [one for one in self._made if one.is_closed()]:
             self._made.pop(other, None)
-        client = _made(_ASYNC, self._address, self._limits)
-        held = _LoopClient(client, asyncio.Semaphore(self._limits.max_connections), self._live(loop, client))
+        client = make_client(ASYNC, self._address, self._limits)
+        gate = asyncio.Semaphore(self._limits.max_connections)
+        held = _LoopClient(client, gate)
+        held.life = self._live(loop, held)
         self._made[loop] = held
         await anext(held.life)
         return held
 
-    async def _live(self, loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None, None]:
+    async def _live(self, loop: asyncio.AbstractEventLoop, held: _LoopClient) -> AsyncGenerator[None, None]:
         """Closes the client before its loop ends: `asyncio.run` first closes the async generators that it has seen
         begin, and there is no other sign of a loop's end."""
         try:
             yield
         finally:
             self._made.pop(loop, None)
-            await _aclose(client)
+            while held.learning is not None and not held.learning.done():
+                held.learning.cancel()  # Before Python 3.12, redis-py may miss one.
+                await asyncio.wait([held.learning], timeout=0.01)
+            wanted = self._limits.max_connections  # Whoever uses the client has one of these.
+            taken = await _taken(held.gate, wanted, self._limits.parting)
+            await aclose_client(held.client)
+            if taken < wanted:
+                # Those who read have failed by now. Those who connect are not known to redis-py's pool before they
+                # have, or have given up.
+                patience = self._limits.connect_timeout + self._limits.parting
+                taken += await _taken(held.gate, wanted - taken, patience)
+                await aclose_client(held.client)
+            for _ in range(taken):
+                held.gate.release()  # For those who still wait for their turn: they find the store closed.
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed; what was under way then may fail in any way."""
+        return self._closed
 
     def options(self, client: Any, command: Command) -> dict[str, Any]:
         """How redis-py is to treat the command: replies as bytes, and in a cluster, where it goes."""
@@ -201,11 +297,32 @@ class AsyncClients:
                     asyncio.run_coroutine_threadsafe(_end(held.life), loop)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _LoopClient:
     client: Any
     gate: asyncio.Semaphore
-    life: AsyncGenerator[None, None]
+    life: AsyncGenerator[None, None] = field(init=False)
+    learning: asyncio.Task[None] | None = None
+    doubtful: bool = False
+    """As of `_Client`."""
+
+
+async def _learned(held: _LoopClient) -> None:
+    await held.client.initialize()  # Does nothing once the nodes are known.
+    if held.doubtful:
+        await held.client.nodes_manager.initialize()
+        held.doubtful = False
+
+
+async def _taken(gate: asyncio.Semaphore, wanted: int, seconds: float) -> int:
+    """How many of those it could get in this time."""
+    count = 0
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while count < wanted:
+                await gate.acquire()
+                count += 1
+    return count
 
 
 async def _end(life: AsyncGenerator[None, None]) -> None:
@@ -220,91 +337,3 @@ def _is_cluster(address: Address | None) -> bool:
 def _options(client: Any, command: Command) -> dict[str, Any]:
     """With its node named: else redis-py asks a server for the position of the keys, each time."""
     return {NEVER_DECODE: True, "target_nodes": [client.get_node_from_key(command.key)]}
-
-
-# ------------------------------------------------------------------------------------------------ making
-
-
-@dataclass(frozen=True, slots=True)
-class _Library:
-    """The classes of one half of redis-py, which are called the same in both. Not all of them are typed."""
-
-    client: Any
-    pool: Any
-    secure: Any
-    unix: Any
-    sentinel: Any
-    cluster: Any
-    node: Any
-    retry: Any
-
-
-_SYNC: Final = _Library(
-    redis.Redis,
-    redis.ConnectionPool,
-    redis.SSLConnection,
-    redis.UnixDomainSocketConnection,
-    redis.sentinel.Sentinel,
-    redis.cluster.RedisCluster,
-    redis.cluster.ClusterNode,
-    Retry,
-)
-_ASYNC: Final = _Library(
-    redis.asyncio.Redis,
-    redis.asyncio.ConnectionPool,
-    redis.asyncio.SSLConnection,
-    redis.asyncio.UnixDomainSocketConnection,
-    redis.asyncio.sentinel.Sentinel,
-    redis.asyncio.cluster.RedisCluster,
-    redis.asyncio.cluster.ClusterNode,
-    AsyncRetry,
-)
-
-
-def _made(library: _Library, address: Address | None, limits: Limits) -> Any:
-    if address is None:
-        raise StoreError("The store was given a client of the other kind only (sync or async): give both, or a URL.")
-    settings = limits.settings() | address.settings
-    retry = library.retry(NoBackoff(), 0)
-    match address.topology:
-        case Topology.SINGLE:
-            named = settings.pop("connection_class", None)
-            if named is redis.SSLConnection:
-                settings["connection_class"] = library.secure
-            elif named is redis.UnixDomainSocketConnection:
-                settings["connection_class"] = library.unix
-            return library.client.from_pool(library.pool(retry=retry, **settings))
-        case Topology.SENTINEL:
-            own = limits.settings() | {"retry": retry} | address.sentinel_settings
-            sentinel = library.sentinel(list(address.hosts), sentinel_kwargs=own)
-            return sentinel.master_for(address.service, retry=retry, **settings)
-        case Topology.CLUSTER:
-            cluster = library.cluster(
-                startup_nodes=[library.node(*host) for host in address.hosts],
-                # Else one lost shard would keep the healthy ones from being used.
-                require_full_coverage=False,
-                retry=retry,
-                max_connections=2 * limits.max_connections,  # Those that look for the nodes come on top.
-                **settings,
-            )
-            # A slot that moves may answer MOVED and then ASK. Beyond that redis-py sleeps, 16 times.
-            cluster.RedisClusterRequestTTL = 3
-            return cluster
-
-
-def _sentinels(client: Any) -> list[Any]:
-    """The clients of the Sentinels that a client asks for its primary."""
-    asked = getattr(getattr(client, "connection_pool", None), "sentinel_manager", None)
-    return list(getattr(asked, "sentinels", ()))
-
-
-def _close(client: Any) -> None:
-    for each in (client, *_sentinels(client)):
-        with suppress(redis.RedisError, OSError):
-            each.close()
-
-
-async def _aclose(client: Any) -> None:
-    for each in (client, *_sentinels(client)):
-        with suppress(redis.RedisError, OSError):
-            await each.aclose()

@@ -9,25 +9,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from aicache._errors import StoreError, UnreadableEntryError
-from aicache._model import CacheKey, Entry, Partition, Space, Vector
-from aicache.stores._redis_layout import NO_SHELF, Keys, name_of, pack, unpack
-from aicache.stores._redis_plan import Command, Operation, Refusal, ask, call, complaint, integer, list_of
+from aicache._model import CacheKey, Entry, Search
+from aicache.stores._redis_layout import NO_SHELF, Keys, Parts, name_of
+from aicache.stores._redis_plan import Command, Operation, Refusal, ask, ask_groups, call, complaint, integer, list_of
 from aicache.stores._redis_scripts import AS_HASHES, AS_STRINGS, AS_STRINGS_WITH_SETS, Scripts
 
-__all__ = ["DIALECTS", "Dialect", "Found", "Plain", "Search", "VectorSets", "choose"]
+__all__ = ["DIALECTS", "Dialect", "Found", "Place", "Plain", "RediSearch", "Value", "VectorSets", "choose"]
+
+_SEARCHED_AT_ONCE: Final = 64
+"""Searches in one round trip: in a partition of 10,000 each takes the server a millisecond."""
+_SPARE: Final = 2
+"""Entries asked for beyond `k` by RediSearch, in case some of the nearest are never to be near for the asker."""
+
+
+class Value(NamedTuple):
+    """What the server holds of an entry. A tuple, for every exact hit makes one."""
+
+    raw: object
+    """The bytes that `unpack` reads, or None."""
+    generation: object
+    """Of its bucket."""
+    epochs: list[Any]
+    """The numbers of the epoch, if they came along."""
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search brought: entries to score, names without an entry, and the epoch if it came along."""
+    """What a search brought: values by name, and the members whose entry is gone."""
 
-    entries: list[Entry]
-    dead: list[str]
+    values: list[tuple[bytes, object]] = field(default_factory=list)
+    dead: list[str] = field(default_factory=list)
+    generation: object = None
     epochs: list[Any] = field(default_factory=list)
-    """The numbers of the epoch, if they came along."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an entry goes, and for how long."""
+
+    shelf: str
+    expires: str
+    """By the server's clock, as Redis reads a number."""
+    grace: int
+    """Milliseconds it stays after that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,37 +69,38 @@ class Dialect:
     scripts: ClassVar[Scripts] = AS_STRINGS
     name: ClassVar[str] = "plain"
 
-    def fetch(self, key: CacheKey) -> Operation[tuple[object, object, list[Any]]]:
-        """The value of the entry, the generation of its bucket, and the numbers of the epoch; in one command."""
+    def reading(self, key: CacheKey) -> tuple[Command, ...]:
+        """The commands that read an entry, sent together; `read` reads their replies."""
         generation = self.keys.generation(self.keys.bucket(key.partition))
         entry = self.keys.entry(key)
-        (reply,) = yield from ask(Command(("MGET", entry, generation, *self.epochs), entry))
-        value, held, *numbers = list_of(reply, 2 + len(self.epochs))
-        return value, held, numbers
+        return (Command(("MGET", entry, generation, *self.epochs), entry),)
 
-    def write(self, entry: Entry, shelf: str, grace: int, others: Sequence[Command]) -> Operation[bool]:
+    def read(self, replies: Sequence[Any]) -> Value:
+        """What the replies to `reading` say.
+
+        Raises:
+            UnreadableEntryError: something else is in the entry's place.
+        """
+        (reply,) = _accepted(replies)
+        value, held, *numbers = list_of(reply, 2 + len(self.epochs))
+        return Value(value, held, numbers)
+
+    def write(self, entry: Entry, parts: Parts, place: Place, others: Sequence[Command]) -> Operation[bool]:
         """Write the entry, and send the other commands along; whether it replaced one that was alive."""
-        parts = pack(entry, shelf)
-        script = self._script(entry, shelf, grace, parts.head + parts.vector + parts.content)
+        script = self._script(entry, place, parts.head + parts.vector + parts.content)
         replies = yield from ask(script, *others)
         return integer(replies[0]) == 1
 
-    def nearest(
-        self,
-        partition: Partition,  # noqa: ARG002
-        space: Space,  # noqa: ARG002
-        vector: Vector,  # noqa: ARG002
-        k: int,  # noqa: ARG002
-    ) -> Operation[Found]:
-        """The entries of the nearest vectors, unscored, and the members whose entry is gone; in one round trip."""
+    def nearest(self, searches: Sequence[Search]) -> Operation[list[Found]]:
+        """For each search the values of the nearest, unscored; in one round trip, if they are not too many."""
         yield from ()
-        return Found([], [])
+        return [Found() for _ in searches]
 
-    def _script(self, entry: Entry, shelf: str, grace: int, *parts: str | bytes) -> Command:
+    def _script(self, entry: Entry, place: Place, *parts: str | bytes) -> Command:
         index = self.keys.index(self.keys.bucket(entry.key.partition))
-        expires = "inf" if entry.expires is None else repr(float(entry.expires))
         keys = (index, self.keys.entry(entry.key), *self.epochs)
-        return call(self.scripts.write, keys, name_of(entry.key), shelf, expires, *parts, grace)
+        name = name_of(entry.key)
+        return call(self.scripts.write, keys, name, place.shelf, place.expires, *parts, place.grace)
 
 
 class Plain(Dialect):
@@ -88,95 +116,134 @@ class VectorSets(Dialect):
     scripts: ClassVar[Scripts] = AS_STRINGS_WITH_SETS
     name: ClassVar[str] = "vector sets"
 
-    def write(self, entry: Entry, shelf: str, grace: int, others: Sequence[Command]) -> Operation[bool]:
+    def write(self, entry: Entry, parts: Parts, place: Place, others: Sequence[Command]) -> Operation[bool]:
         """The script, the vector, and a last look whether the entry is still there."""
-        if shelf != NO_SHELF:
-            assert entry.vector is not None
+        if place.shelf != NO_SHELF:
             bucket = self.keys.bucket(entry.key.partition)
-            name, vectors = name_of(entry.key), self.keys.vectors(bucket, shelf)
+            name, vectors = name_of(entry.key), self.keys.vectors(bucket, place.shelf)
             # CAS: the place in the graph is found in a thread of the server's. Without, and so in a script, every
             # other client waits for the 2 ms it takes. Hence two commands, and between them somebody may remove the
             # entry: the vector that then comes too late goes again with the third.
             others = (
-                Command(("VADD", vectors, "FP32", entry.vector, name, "CAS", self.keys.quantisation), vectors),
-                call(self.scripts.reap, (self.keys.index(bucket),), name + shelf),
+                Command(("VADD", vectors, "FP32", parts.vector, name, "CAS", self.keys.quantisation), vectors),
+                call(self.scripts.reap, (self.keys.index(bucket),), name + place.shelf),
                 *others,
             )
-        return (yield from super().write(entry, shelf, grace, others))
+        return (yield from super().write(entry, parts, place, others))
 
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Operation[Found]:
-        """One script: the search, and the values of what it finds."""
-        bucket = self.keys.bucket(partition)
-        shelf = self.keys.shelf(partition, space, len(vector) // 4)
-        keys = (self.keys.index(bucket), self.keys.vectors(bucket, shelf), *self.epochs)
-        (reply,) = yield from ask(call(self.scripts.nearest, keys, vector, k))
+    def nearest(self, searches: Sequence[Search]) -> Operation[list[Found]]:
+        """One script for each: the search, and the values of what it finds."""
+        replies = yield from ask_groups([(self._finding(search),) for search in searches], _SEARCHED_AT_ONCE)
+        return [self._found(search, reply) for search, (reply,) in zip(searches, replies, strict=True)]
+
+    def _finding(self, search: Search) -> Command:
+        bucket = self.keys.bucket(search.partition)
+        vectors = self.keys.vectors(bucket, self._shelf(search))
+        asker = "" if search.asker is None else name_of(search.asker)
+        keys = (self.keys.index(bucket), vectors, *self.epochs)
+        return call(self.scripts.nearest, keys, search.vector, search.k, asker)
+
+    def _found(self, search: Search, reply: object) -> Found:
         generation, everybody, own, pairs, dead = list_of(reply, 5)
         pairs = list_of(pairs)
-        entries = [
-            entry
-            for name, value in zip(pairs[::2], pairs[1::2], strict=True)
-            if (entry := _entry(partition, space, name, value, generation)) is not None
-        ]
-        members = [_text(name) + shelf for name in list_of(dead)]
-        return Found(entries, members, [everybody, own] if self.epochs else [])
+        values = [(_bytes(name), value) for name, value in zip(pairs[::2], pairs[1::2], strict=False)]
+        shelf = self._shelf(search)
+        members = [_bytes(name).decode("ascii", "replace") + shelf for name in list_of(dead)]
+        return Found(values, members, generation, [everybody, own] if self.epochs else [])
+
+    def _shelf(self, search: Search) -> str:
+        return self.keys.shelf(search.partition, search.space, len(search.vector) // 4)
 
 
-class Search(Dialect):
+class RediSearch(Dialect):
     """A server with FT.SEARCH."""
 
     __slots__ = ()
     scripts: ClassVar[Scripts] = AS_HASHES
     name: ClassVar[str] = "search"
 
-    def fetch(self, key: CacheKey) -> Operation[tuple[object, object, list[Any]]]:
-        """The same from a hash: two commands, sent together."""
+    def reading(self, key: CacheKey) -> tuple[Command, ...]:
+        """The same from a hash: two commands."""
         generation = self.keys.generation(self.keys.bucket(key.partition))
         entry = self.keys.entry(key)
-        fields, reply = yield from ask(
-            Command(("HGETALL", entry), entry), Command(("MGET", generation, *self.epochs), generation)
-        )
+        return Command(("HGETALL", entry), entry), Command(("MGET", generation, *self.epochs), generation)
+
+    def read(self, replies: Sequence[Any]) -> Value:
+        """As for strings; a hash with other fields is unreadable."""
+        if isinstance(replies[0], Refusal) and replies[0].code == "WRONGTYPE":
+            raise UnreadableEntryError(str(complaint(replies[0])))
+        fields, reply = _accepted(replies)
         held, *numbers = list_of(reply, 1 + len(self.epochs))
         value = _joined(fields)
         if value is None and fields:
             raise UnreadableEntryError("The stored value is no hash of bytes; the entry is ignored.")
-        return value, held, numbers
+        return Value(value, held, numbers)
 
-    def write(self, entry: Entry, shelf: str, grace: int, others: Sequence[Command]) -> Operation[bool]:
+    def write(self, entry: Entry, parts: Parts, place: Place, others: Sequence[Command]) -> Operation[bool]:
         """The script; RediSearch indexes the hash by itself. The vector is in a field of its own, and nowhere else."""
-        parts, field = pack(entry, shelf), "v"
-        if shelf != NO_SHELF:
+        vectors = "v"
+        if place.shelf != NO_SHELF:
             dimension = len(parts.vector) // 4
-            field = _vector_field(dimension)
+            vectors = _vector_field(dimension)
             # Before the first entry: an index that comes later is filled in the background.
             if dimension not in self.indexed:
                 yield from ask(self._make_index(dimension), tolerate=True)
                 self.indexed.add(dimension)
-        script = self._script(entry, shelf, grace, parts.head, parts.content, field, parts.vector)
+        script = self._script(entry, place, parts.head, parts.content, vectors, parts.vector)
         replies = yield from ask(script, *others)
         return integer(replies[0]) == 1
 
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Operation[Found]:
-        """FT.SEARCH, and the generation with it. The index of this dimension is made when there is none yet."""
-        bucket, dimension = self.keys.bucket(partition), len(vector) // 4
-        field, generation_key = _vector_field(dimension), self.keys.generation(bucket)
-        query = f"(@s:{{{self.keys.shelf(partition, space, dimension)}}})=>[KNN {k} @{field} $q]"
-        options = ("RETURN", 3, "h", "b", field, "PARAMS", 2, "q", vector, "LIMIT", 0, k, "DIALECT", 2)
-        find = Command(("FT.SEARCH", self._index(dimension), query, *options), generation_key)
-        numbers = Command(("MGET", generation_key, *self.epochs), generation_key)
-        found, reply = yield from ask(find, numbers, tolerate=True)
-        if isinstance(found, Refusal) and found.unknown_index:
-            yield from ask(self._make_index(dimension), tolerate=True)
-            found, reply = yield from ask(find, numbers, tolerate=True)
-        for one in (found, reply):
-            if isinstance(one, Refusal):
-                raise complaint(one)
+    def nearest(self, searches: Sequence[Search]) -> Operation[list[Found]]:
+        """FT.SEARCH for each; with it the generation, and what is never to be near.
+
+        Another round trip where there is no index of this dimension yet, so that it is made, or where more of the
+        nearest are not to be near than were asked for to spare.
+        """
+        replies = yield from self._ask_all([self._finding(search, _SPARE) for search in searches])
+        missing = {
+            len(search.vector) // 4
+            for search, (found, *_) in zip(searches, replies, strict=True)
+            if isinstance(found, Refusal) and found.unknown_index
+        }
+        if missing:
+            yield from ask(*map(self._make_index, sorted(missing)), tolerate=True)
+            replies = yield from self._ask_all([self._finding(search, _SPARE) for search in searches])
+        answers = [self._found(search, reply, _SPARE) for search, reply in zip(searches, replies, strict=True)]
+        for place, (search, blocked) in enumerate(zip(searches, answers, strict=True)):
+            if isinstance(blocked, int):
+                (again,) = yield from self._ask_all([self._finding(search, blocked)])
+                answer = self._found(search, again, blocked, last=True)
+                assert isinstance(answer, Found)
+                answers[place] = answer
+        return [answer for answer in answers if isinstance(answer, Found)]
+
+    def _ask_all(self, groups: Sequence[tuple[Command, ...]]) -> Operation[list[list[Any]]]:
+        return ask_groups(groups, _SEARCHED_AT_ONCE, tolerate=True)
+
+    def _finding(self, search: Search, spare: int) -> tuple[Command, ...]:
+        """`spare` counts for a search with an asker only."""
+        bucket, dimension = self.keys.bucket(search.partition), len(search.vector) // 4
+        field, generation = _vector_field(dimension), self.keys.generation(bucket)
+        count = search.k if search.asker is None else search.k + spare
+        query = f"(@s:{{{self.keys.shelf(search.partition, search.space, dimension)}}})=>[KNN {count} @{field} $q]"
+        options = ("RETURN", 3, "h", "b", field, "PARAMS", 2, "q", search.vector, "LIMIT", 0, count, "DIALECT", 2)
+        find = Command(("FT.SEARCH", self._index(dimension), query, *options), generation)
+        numbers = Command(("MGET", generation, *self.epochs), generation)
+        if search.asker is None:
+            return find, numbers
+        blocked = self.keys.blocked(bucket, search.asker)
+        return find, numbers, Command(("SMEMBERS", blocked), blocked)
+
+    def _found(self, search: Search, replies: Sequence[Any], spare: int, *, last: bool = False) -> Found | int:
+        """What was found; or, where entries that are not to be near took the place of others, how many to spare."""
+        found, reply, *rest = _accepted(replies)
         generation, *epochs = list_of(reply, 1 + len(self.epochs))
-        entries = [
-            entry
-            for name, value in _documents(found)
-            if (entry := _entry(partition, space, name, value, generation)) is not None
-        ]
-        return Found(entries, [], epochs)
+        blocked = set(map(_bytes, _members(rest[0]))) if rest else set()
+        documents = list(_documents(found))
+        values = [(name, value) for name, value in documents if name not in blocked]
+        if not last and blocked and len(documents) >= search.k + spare and len(values) < search.k:
+            return len(blocked)
+        return Found(values, [], generation, epochs)
 
     def _index(self, dimension: int) -> str:
         return f"{self.keys.prefix}:{_vector_field(dimension)}"
@@ -191,7 +258,7 @@ class Search(Dialect):
 
 # ------------------------------------------------------------------------------------------------ choosing
 
-DIALECTS: Final[dict[str, type[Dialect]]] = {one.name: one for one in (VectorSets, Search, Plain)}
+DIALECTS: Final[dict[str, type[Dialect]]] = {one.name: one for one in (VectorSets, RediSearch, Plain)}
 """All of them, by name."""
 
 
@@ -208,7 +275,7 @@ def choose(
         return VectorSets(keys, epochs), None
     if not isinstance(search, Refusal):
         if not cluster:
-            return Search(keys, epochs), None
+            return RediSearch(keys, epochs), None
         return Plain(
             keys, epochs
         ), "this is a cluster without vector sets, and RediSearch is used on single servers only"
@@ -223,16 +290,24 @@ def choose(
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def _entry(partition: Partition, space: Space, name: object, value: object, generation: object) -> Entry | None:
-    """The entry, or None if it is damaged, of another space or without a vector: it is left out."""
-    try:
-        entry = unpack(CacheKey(partition, bytes.fromhex(_text(name))), value, generation)
-    except (UnreadableEntryError, ValueError):
-        return None
-    return entry if entry is not None and entry.space == space and entry.vector is not None else None
+def _accepted(replies: Sequence[Any]) -> Sequence[Any]:
+    """The replies, if none of them is a refusal.
+
+    Raises:
+        StoreError: one of them is.
+    """
+    for reply in replies:
+        if isinstance(reply, Refusal):
+            raise complaint(reply)
+    return replies
 
 
-def _documents(found: object) -> Iterator[tuple[object, object]]:
+def _members(reply: object) -> list[Any]:
+    """The members of a set, of which redis-py makes a set."""
+    return list(reply) if isinstance(reply, set) else list_of(reply)
+
+
+def _documents(found: object) -> Iterator[tuple[bytes, object]]:
     """Names and values of what FT.SEARCH found; None for one that has expired at this moment."""
     if isinstance(found, dict):  # RESP3, which a client that was given may speak.
         for each in list_of(found.get(b"results")):
@@ -263,7 +338,7 @@ def _vector_field(dimension: int) -> str:
     return f"v{dimension}"
 
 
-def _text(name: object) -> str:
+def _bytes(name: object) -> bytes:
     if isinstance(name, bytes):
-        return name.decode("ascii", "replace")
+        return name
     raise StoreError("Redis gave a reply that makes no sense.")

@@ -3,24 +3,56 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from aicache.stores._redis_dialect import Dialect
+from aicache.stores._redis_plan import Refusal, integer, list_of
 
-__all__ = ["Known"]
+__all__ = ["Known", "ServerClock"]
 
+_SAME: Final = 1.0
+"""Seconds by which clocks may differ and still count as equal: nobody's TTL hangs on less."""
 _REMEMBERED_DEAD: Final = 1_000
 _REAPED_AT_ONCE: Final = 16
 """Dead vectors a write takes along: 0.2 ms of the server each."""
 
 
 @dataclass(slots=True)
+class ServerClock:
+    """By how much the server's clock is ahead of this host's.
+
+    Entries are stamped in the server's time, so that programs on hosts whose clocks are wrong agree about them.
+    """
+
+    wall: Callable[[], float] = time.time
+    shift: float = 0.0
+    """Seconds to add to a time of this host. 0 while the clocks agree, so that times come back as they were written."""
+
+    def note(self, told: object, asked: float) -> None:
+        """Learn from a reply to TIME, and when it was asked for: it was given at about the middle of that time.
+
+        The shift changes only by more than a second and more than the round trip: what it is off by at most.
+        """
+        if isinstance(told, Refusal):
+            return
+        answered = self.wall()
+        # redis-py makes a tuple of it.
+        seconds, microseconds = map(integer, list_of(list(told) if isinstance(told, tuple) else told, 2))
+        ahead = seconds + microseconds / 1_000_000 - (asked + answered) / 2
+        unsure = max(_SAME, abs(answered - asked))
+        if abs(ahead - self.shift) > unsure:
+            self.shift = ahead if abs(ahead) > unsure else 0.0
+
+
+@dataclass(slots=True)
 class Known:
     """The memory of one store. Every change is a single assignment or a single call of a dict."""
 
+    clock: ServerClock
     dialect: Dialect | None = None
     reason: str | None = None
     epoch: int | None = None

@@ -7,6 +7,7 @@ partition on one node of a cluster:
     aicache:{aa}:v:<shelf>    a vector set: the vectors of one partition, space and dimension
     aicache:{aa}:i            the index of the bucket: <digest><shelf> -> when it expires, and `g` -> the generation
     aicache:{aa}:g            the generation again, where a read finds it with one MGET
+    aicache:{aa}:x:<digest>   the entries that are never to be near for the prompt of this digest
     aicache:{epoch}:all       changes that others must hear of, and the same of one program each
 
 A bucket and not a partition of its own, because each conversation is a partition: there may be as many of them as
@@ -14,6 +15,9 @@ entries, and `clear`, `sweep` and `size` must find them all without a scan of th
 
 The generation ties entries to their index. Where Redis may evict any key, the index can go while its entries stay, and
 a `clear` would not find them; the next change then begins a new generation, and entries of another one do not count.
+
+Times in a value are the server's: programs whose clocks disagree still agree about ages and expiry. They come here as
+they are to be kept, and `shift` says by how much the server is ahead of this host.
 """
 
 from __future__ import annotations
@@ -21,45 +25,48 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Final
 from zlib import crc32
 
-from aicache._codec import decode, encode
+from aicache._codec import Codec
 from aicache._errors import ConfigurationError, StoreError, UnreadableEntryError
-from aicache._model import CacheKey, Entry, Partition, Space, Vector
+from aicache._model import CacheKey, Entry, Partition, Selection, Space, Vector
 
 __all__ = [
     "BUCKETS",
     "NO_SHELF",
     "OFFSETS",
-    "PREFIX_OF_TAG",
     "Keys",
     "Parts",
     "expiry_field",
-    "group_id",
+    "key_in",
     "name_of",
     "pack",
-    "tag_id",
+    "selecting",
     "unpack",
 ]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """The version of the bytes before the codec's own, and the only one that is read."""
 
 BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
 NO_SHELF: Final = "0" * 32
 """The shelf of an entry without a vector."""
 
-# format | generation | expires | its checksum | namespace | tenant | model | shelf | number of tags | vector bytes |
-# checksum. Then 8 bytes for each tag, the vector, and what the codec wrote, which has a checksum of its own. Generation
-# and expiry are changed in place, on the server, and are not part of the checksum at the end.
-_HEAD: Final = struct.Struct("<B8sdI16s16s16s32sHII")
+# format | generation | expires | its checksum | created | namespace | tenant | model | model's name | partition |
+# shelf | number of tags | vector bytes | checksum. Then 8 bytes for each tag, the vector, and what the codec wrote,
+# which has a checksum of its own. Generation and expiry are changed in place, on the server, and are not part of the
+# checksum at the end. The partition's id is there for `similar`, which finds entries without knowing it.
+_HEAD: Final = struct.Struct("<B8sdId16s16s16s16s16s32sHII")
 _EXPIRY: Final = struct.Struct("<dI")
 _CHECKSUM: Final = struct.Struct("<I")
+_MOMENT: Final = struct.Struct("<d")
 _CHECKED_FROM: Final = 21
 _CHECKED_TO: Final = _HEAD.size - _CHECKSUM.size
+_GROUP: Final = 16
+_NO_NAME: Final = bytes(_GROUP)
 
 OFFSETS: Final = {
     "FORMAT": str(FORMAT),
@@ -69,15 +76,18 @@ OFFSETS: Final = {
     "EXPIRES": "10, 17",
     "EXPIRES_AT": "9",
     "AFTER_EXPIRY": "22",
-    "NAMESPACE": "22, 37",
-    "TENANT": "38, 53",
-    "MODEL": "54, 69",
-    "SHELF": "70, 101",
-    "TAGS": "102, 103",
+    "CREATED": "22, 29",
+    "NAMESPACE": "30, 45",
+    "TENANT": "46, 61",
+    "MODEL": "62, 77",
+    "MODEL_NAME": "78, 93",
+    "SHELF": "110, 141",
+    "TAGS": "142, 143",
+    "VECTOR": "144, 147",
 }
 """Where the scripts find the fields: Lua counts from 1 and includes the end."""
 
-PREFIX_OF_TAG: Final = 8
+_TAG: Final = 8
 _PREFIX: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -112,6 +122,10 @@ class Keys:
         """The entry of this key."""
         return f"{self.base(self.bucket(key.partition))}e:{key.digest.hex()}"
 
+    def blocked(self, bucket: str, asker: CacheKey) -> str:
+        """The entries of this bucket that are never to be near for the asker."""
+        return f"{self.base(bucket)}x:{name_of(asker)}"
+
     def vectors(self, bucket: str, shelf: str) -> str:
         """The vector set of the shelf."""
         return f"{self.base(bucket)}v:{shelf}"
@@ -145,16 +159,6 @@ def name_of(key: CacheKey) -> str:
     return key.digest.hex()
 
 
-def group_id(value: bytes) -> bytes:
-    """A namespace, tenant or model as 16 bytes, which those of the core are already."""
-    return value if len(value) == 16 else hashlib.sha256(value).digest()[:16]
-
-
-def tag_id(tag: str) -> bytes:
-    """A tag as it stands in a header. Two tags with equal 64 bits would be cleared together: no harm in a cache."""
-    return hashlib.sha256(tag.encode("utf-8", "surrogatepass")).digest()[:PREFIX_OF_TAG]
-
-
 def expiry_field(key: CacheKey, expires: float | None) -> bytes:
     """The part of a value that says when it expires, as `touch` puts it in place.
 
@@ -165,38 +169,54 @@ def expiry_field(key: CacheKey, expires: float | None) -> bytes:
         expires = inf
     elif not isfinite(expires):
         raise StoreError("The entry expires at a time that is no finite number; it was not written.")
-    raw = struct.pack("<d", expires)
+    raw = _MOMENT.pack(expires)
     return raw + _CHECKSUM.pack(crc32(raw, crc32(key.digest)))
 
 
-def pack(entry: Entry, shelf: str) -> Parts:
+def selecting(selection: Selection, shift: float) -> tuple[bytes, ...]:
+    """What the scripts look for in a head; an empty one selects all."""
+    groups = (selection.namespace, selection.tenant, selection.model)
+    before = selection.written_before
+    return (
+        *(b"" if group is None else _group_id(group) for group in groups),
+        b"" if selection.model_name is None else _name_id(selection.model_name),
+        b"" if before is None else _MOMENT.pack(before + shift),
+        b"".join(map(_tag_id, selection.tags)),
+    )
+
+
+def pack(entry: Entry, shelf: str, codec: Codec, shift: float) -> Parts:
     """The bytes of the entry; the generation is filled in by the script that writes them.
 
     Raises:
         StoreError: a field exceeds the format.
     """
     key, vector = entry.key, entry.vector or b""
+    partition = key.partition
     if len(entry.tags) > 0xFFFF:
         raise StoreError("The entry has more tags than the format holds; it was not written.")
-    content = encode(entry)
     head = _HEAD.pack(
         FORMAT,
         bytes(8),
-        *_EXPIRY.unpack(expiry_field(key, entry.expires)),
-        group_id(key.partition.namespace),
-        group_id(key.partition.tenant),
-        group_id(key.partition.model),
+        *_EXPIRY.unpack(expiry_field(key, None if entry.expires is None else entry.expires + shift)),
+        entry.created + shift,
+        _group_id(partition.namespace),
+        _group_id(partition.tenant),
+        _group_id(partition.model),
+        _name_id(partition.model_name),
+        partition.id,
         shelf.encode(),
         len(entry.tags),
         len(vector),
         0,
     )
-    tags = b"".join(map(tag_id, entry.tags))
+    tags = b"".join(map(_tag_id, entry.tags))
+    content = codec.encode(entry, beside=head[_CHECKED_FROM:_CHECKED_TO] + tags)
     checksum = _checksum(key, head, tags, vector)
     return Parts(head[:_CHECKED_TO] + _CHECKSUM.pack(checksum) + tags, vector, content)
 
 
-def unpack(key: CacheKey, value: object, generation: object) -> Entry | None:
+def unpack(key: CacheKey, value: object, generation: object, codec: Codec, shift: float) -> Entry | None:
     """The entry whose parts `pack` made, joined; None if it belongs to no generation or to an earlier one.
 
     Raises:
@@ -209,24 +229,57 @@ def unpack(key: CacheKey, value: object, generation: object) -> Entry | None:
         raise UnreadableEntryError(
             f"The value has format {value[0]}, {order} than the format {FORMAT} read here; the entry is ignored."
         )
-    _, written_in, expires, expires_checksum, _, _, _, _, tags, vector_bytes, checksum = _HEAD.unpack_from(value)
+    _, written_in, expires, expires_checksum, created, *_, tags, vector_bytes, checksum = _HEAD.unpack_from(value)
     if written_in != generation:
         return None
-    tags_end = _HEAD.size + tags * PREFIX_OF_TAG
+    tags_end = _HEAD.size + tags * _TAG
     vector_end = tags_end + vector_bytes
-    vector = value[tags_end:vector_end]
+    tag_ids, vector = value[_HEAD.size : tags_end], value[tags_end:vector_end]
     if (
         vector_end > len(value)
-        or checksum != _checksum(key, value, value[_HEAD.size : tags_end], vector)
-        or expires_checksum != crc32(struct.pack("<d", expires), crc32(key.digest))
+        or checksum != _checksum(key, value, tag_ids, vector)
+        or expires_checksum != crc32(_MOMENT.pack(expires), crc32(key.digest))
     ):
         raise UnreadableEntryError("The stored value is damaged or of another key; the entry is ignored.")
-    return decode(
+    entry = codec.decode(
         key,
         value[vector_end:],
-        expires=None if expires == inf else expires,
+        expires=None if expires == inf else expires - shift,
         vector=Vector(vector) if vector_bytes else None,
+        beside=value[_CHECKED_FROM:_CHECKED_TO] + tag_ids,
     )
+    # What the codec kept is the time by the writer's clock.
+    return entry if entry.created == created - shift else replace(entry, created=created - shift)
+
+
+def key_in(head: object, name: object) -> CacheKey:
+    """The key of the entry with this head and name. Not verified: `unpack` does that.
+
+    Raises:
+        UnreadableEntryError: these are no head and name.
+    """
+    try:
+        if isinstance(head, bytes) and isinstance(name, bytes):
+            *_, namespace, tenant, model, model_name, partition, _, _, _, _ = _HEAD.unpack_from(head)
+            named = b"" if model_name == _NO_NAME else model_name
+            return CacheKey(Partition(partition, namespace, tenant, model, named), bytes.fromhex(name.decode("ascii")))
+    except (struct.error, ValueError):
+        pass
+    raise UnreadableEntryError("The stored head is damaged; the entry is ignored.")
+
+
+def _group_id(value: bytes) -> bytes:
+    """A namespace, tenant or model as 16 bytes, which those of the core are already."""
+    return value if len(value) == _GROUP else hashlib.sha256(value).digest()[:_GROUP]
+
+
+def _name_id(value: bytes) -> bytes:
+    return _group_id(value) if value else _NO_NAME
+
+
+def _tag_id(tag: str) -> bytes:
+    """A tag as it stands in a header. Two tags with equal 64 bits would be cleared together: no harm in a cache."""
+    return hashlib.sha256(tag.encode("utf-8", "surrogatepass")).digest()[:_TAG]
 
 
 def _checksum(key: CacheKey, head: bytes, tags: bytes, vector: bytes) -> int:

@@ -14,7 +14,19 @@ from typing import Any, Final, TypeAlias, TypeVar
 from aicache._errors import StoreError
 from aicache.stores._redis_scripts import Script
 
-__all__ = ["Command", "Operation", "Refusal", "Word", "ask", "call", "complaint", "integer", "list_of", "refusal"]
+__all__ = [
+    "Command",
+    "Operation",
+    "Refusal",
+    "Word",
+    "ask",
+    "ask_groups",
+    "call",
+    "complaint",
+    "integer",
+    "list_of",
+    "refusal",
+]
 
 R = TypeVar("R")
 
@@ -118,6 +130,22 @@ def ask(*commands: Command, tolerate: bool = False) -> Operation[list[Any]]:
             if isinstance(reply, Refusal):
                 raise complaint(reply)
     return replies
+
+
+def ask_groups(
+    groups: Sequence[tuple[Command, ...]], at_once: int, *, tolerate: bool = False
+) -> Operation[list[list[Any]]]:
+    """The replies to each of several groups of commands; so many groups are sent together.
+
+    Raises:
+        StoreError: as `ask`.
+    """
+    answers: list[list[Any]] = []
+    for start in range(0, len(groups), at_once):
+        some = groups[start : start + at_once]
+        replies = iter((yield from ask(*(command for group in some for command in group), tolerate=tolerate)))
+        answers += [[next(replies) for _ in group] for group in some]
+    return answers
 
 
 def integer(reply: object) -> int:

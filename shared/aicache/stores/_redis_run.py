@@ -1,5 +1,10 @@
 """Carrying out the operations of the Redis store: the one place that waits for the network.
 
+A connection that turns out to be stale is replaced and the commands are sent once more: the server was restarted, or
+has closed what was idle. If only the reply was lost they are carried out twice, which all of them allow: they say how
+things are to be, not how they change. Two things may be seen of it: what was removed is counted as less, and a change
+is announced twice.
+
 Whatever redis-py raises becomes a `StoreError` here. The original is not chained: some of its messages quote the whole
 command, and with it questions and answers.
 """
@@ -7,6 +12,7 @@ command, and with it questions and answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import redis
@@ -21,8 +27,9 @@ from redis.exceptions import (
 from redis.sentinel import MasterNotFoundError
 
 from aicache._errors import StoreError
-from aicache.stores._redis_clients import AsyncClients, Clients
+from aicache.stores._redis_clients import CLOSED, AsyncClients, Clients
 from aicache.stores._redis_plan import Command, Operation, complaint, refusal
+from aicache.stores._retry import aretry_once, retry_once
 
 __all__ = ["run", "run_async"]
 
@@ -74,40 +81,61 @@ _Sent = tuple[Sequence[Any], StoreError | None]
 
 def _send(commands: tuple[Command, ...], clients: Clients) -> _Sent:
     try:
-        with clients.use() as client:
-            if len(commands) == 1:
-                options = clients.options(client, commands[0])
-                return [client.execute_command(*commands[0].words, **options)], None
-            pipeline = client.pipeline(transaction=False)
-            try:
-                for command in commands:
-                    pipeline.execute_command(*command.words, **clients.options(client, command))
-                return _read(pipeline.execute(raise_on_error=False))
-            finally:
-                pipeline.reset()
+        return retry_once(partial(_exchange, commands, clients), when=_is_stale), None
     except StoreError as error:
         return (), error
     except Exception as error:  # noqa: BLE001 - redis-py raises far more than RedisError (see _problem)
-        return _failed(error, commands)
+        return ((), StoreError(CLOSED)) if clients.closed else _failed(error, commands)
+
+
+def _exchange(commands: tuple[Command, ...], clients: Clients) -> Sequence[Any]:
+    with clients.use() as client:
+        if len(commands) == 1:
+            options = clients.options(client, commands[0])
+            return [client.execute_command(*commands[0].words, **options)]
+        pipeline = client.pipeline(transaction=False)
+        try:
+            for command in commands:
+                pipeline.execute_command(*command.words, **clients.options(client, command))
+            return _read(pipeline.execute(raise_on_error=False))
+        finally:
+            pipeline.reset()
 
 
 async def _send_async(commands: tuple[Command, ...], clients: AsyncClients) -> _Sent:
     try:
-        async with clients.use() as client:
-            if len(commands) == 1:
-                options = clients.options(client, commands[0])
-                return [await client.execute_command(*commands[0].words, **options)], None
-            pipeline = client.pipeline(transaction=False)
-            try:
-                for command in commands:
-                    pipeline.execute_command(*command.words, **clients.options(client, command))
-                return _read(await pipeline.execute(raise_on_error=False))
-            finally:
-                await pipeline.reset()
+        exchange = partial(_exchange_async, commands, clients)
+        return await aretry_once(exchange, when=_is_stale, before=partial(clients.refresh, commands)), None
     except StoreError as error:
         return (), error
     except Exception as error:  # noqa: BLE001 - redis-py raises far more than RedisError (see _problem)
-        return _failed(error, commands)
+        return ((), StoreError(CLOSED)) if clients.closed else _failed(error, commands)
+
+
+async def _exchange_async(commands: tuple[Command, ...], clients: AsyncClients) -> Sequence[Any]:
+    async with clients.use() as client:
+        if len(commands) == 1:
+            options = clients.options(client, commands[0])
+            return [await client.execute_command(*commands[0].words, **options)]
+        pipeline = client.pipeline(transaction=False)
+        try:
+            for command in commands:
+                pipeline.execute_command(*command.words, **clients.options(client, command))
+            return _read(await pipeline.execute(raise_on_error=False))
+        finally:
+            await pipeline.reset()
+
+
+def _is_stale(error: BaseException) -> bool:
+    """Whether the connection was there and is gone: closed by the server in good order, or broken.
+
+    Not where there was none: a refusal, a name that is unknown, an unreachable network. Not after a timeout, nor
+    after a reply, which redis-py also makes kinds of `ConnectionError`.
+    """
+    if type(error) is not redis.ConnectionError:
+        return False
+    cause = error.__cause__ or error.__context__
+    return not isinstance(cause, OSError) or isinstance(cause, (ConnectionResetError, BrokenPipeError))
 
 
 def _failed(error: Exception, commands: tuple[Command, ...]) -> _Sent:
@@ -117,17 +145,17 @@ def _failed(error: Exception, commands: tuple[Command, ...]) -> _Sent:
     return (), _problem(error)
 
 
-def _read(replies: Sequence[Any]) -> _Sent:
-    """The replies, the server's errors as `Refusal`; any other error among them ends the operation."""
+def _read(replies: Sequence[Any]) -> Sequence[Any]:
+    """The replies, the server's errors as `Refusal`; any other error among them is raised."""
     read: list[Any] = []
     for reply in replies:
         if isinstance(reply, ResponseError):
             read.append(refusal(_text(reply)))
         elif isinstance(reply, Exception):
-            return (), _problem(reply)
+            raise reply
         else:
             read.append(reply)
-    return read, None
+    return read
 
 
 def _text(error: ResponseError) -> str:
@@ -167,6 +195,8 @@ def _problem(error: Exception) -> StoreError:
             text = "Redis did not answer in time."
         case redis.ConnectionError() | OSError():
             text = "Redis cannot be reached, or has closed the connection."
+        case RedisClusterException() if isinstance(error.__cause__, redis.TimeoutError):
+            text = "The cluster's nodes did not answer in time."
         case RedisClusterException():  # Not a RedisError; nor is its SlotNotCoveredError.
             text = "The cluster does not serve this slot, or cannot be reached."
         case _:

@@ -1,7 +1,7 @@
 """The Lua scripts of the Redis store: what must happen at once, on the server.
 
 Each takes the index of one bucket and makes the names of the other keys from it; all have the bucket's hash tag. What
-differs between the dialects is in the prelude: how an entry's bytes are held, and how a vector is dropped.
+they have in common is in the prelude.
 
 Time is the server's: the lives of entries, and generations.
 """
@@ -14,155 +14,12 @@ from string import Template
 from typing import Final
 
 from aicache.stores._redis_layout import NO_SHELF, OFFSETS
+from aicache.stores._redis_prelude import COMMON, HASHES, SELECTS, STRINGS, WITH_SETS, WITHOUT_SETS
 
 __all__ = ["AS_HASHES", "AS_STRINGS", "AS_STRINGS_WITH_SETS", "EPOCH_DAYS", "Script", "Scripts"]
 
 EPOCH_DAYS: Final = 7
 """How long a program's own count of changes is kept; when it goes, that program forgets its L1 once for nothing."""
-
-_STRINGS: Final = """
-local function head(key)
-  local h = redis.pcall('GETRANGE', key, 0, $HEAD - 1)
-  if type(h) == 'string' and #h == $HEAD and h:byte(1) == $FORMAT then return h end
-end
-local function tags_of(key, h)
-  return redis.call('GETRANGE', key, $HEAD, $HEAD + 8 * struct.unpack('<H', h:sub($TAGS)) - 1)
-end
-local function put(key)
-  redis.call('SET', key, ARGV[4])
-end
-local function set_generation(key, g)
-  redis.call('SETRANGE', key, $GENERATION_AT, g)
-end
-local function set_expiry(key, field)
-  redis.call('SETRANGE', key, $EXPIRES_AT, field)
-end
-local function bytes_of(key)
-  local n = redis.pcall('STRLEN', key)
-  return type(n) == 'number' and n or 0
-end
-"""
-
-_HASHES: Final = """
-local function whole_head(key)
-  local h = redis.pcall('HGET', key, 'h')
-  if type(h) == 'string' and #h >= $HEAD and h:byte(1) == $FORMAT then return h end
-end
-local function head(key)
-  local h = whole_head(key)
-  return h and h:sub(1, $HEAD)
-end
-local function tags_of(key, h)
-  return whole_head(key):sub($HEAD + 1)
-end
-local function put(key)
-  redis.call('DEL', key)
-  redis.call('HSET', key, 'h', ARGV[4], 'b', ARGV[5])
-  if ARGV[6] ~= '' then
-    redis.call('HSET', key, 's', ARGV[2], ARGV[6], ARGV[7])
-  end
-end
-local function set_generation(key, g)
-  local h = whole_head(key)
-  redis.call('HSET', key, 'h', h:sub(1, $GENERATION_AT) .. g .. h:sub($GENERATION_AT + 9))
-end
-local function set_expiry(key, field)
-  local h = whole_head(key)
-  redis.call('HSET', key, 'h', h:sub(1, $EXPIRES_AT) .. field .. h:sub($AFTER_EXPIRY))
-end
-local function bytes_of(key)
-  local n = 0
-  for _, part in ipairs(redis.pcall('HVALS', key)) do n = n + #part end
-  return n
-end
-"""
-
-_WITHOUT_SETS: Final = """
-local function drop_vector(base, shelf, name) end
-local function drop_shelf(base, shelf) end
-"""
-
-# `pcall`: a key of another type under that name must not keep an entry from being removed.
-_WITH_SETS: Final = """
-local function drop_vector(base, shelf, name)
-  if shelf ~= '$NO_SHELF' then redis.pcall('VREM', base .. 'v:' .. shelf, name) end
-end
-local function drop_shelf(base, shelf)
-  if shelf ~= '$NO_SHELF' then redis.call('UNLINK', base .. 'v:' .. shelf) end
-end
-"""
-
-_COMMON: Final = """
-local function base_of(index) return index:sub(1, -2) end
-local function shelf_of(h) return h:sub($SHELF) end
-local function name_in(member) return member:sub(1, 64) end
-local function shelf_in(member) return member:sub(65) end
-
--- The generation of a bucket, or nil: it is in the index, and repeated in a key of its own.
-local function generation(index)
-  local score = redis.call('ZSCORE', index, 'g')
-  local copy = base_of(index) .. 'g'
-  if not score then
-    -- There is no index, or it was evicted: what is left of its entries is not to be served.
-    redis.call('DEL', copy)
-    return nil
-  end
-  local g = struct.pack('<d', tonumber(score))
-  if redis.call('GET', copy) ~= g then redis.call('SET', copy, g) end
-  return g
-end
-local function begin_generation(index, time)
-  redis.call('ZADD', index, string.format('%.0f', time[1] * 1000000 + time[2]), 'g')
-  return generation(index)
-end
-local function is_alive(h, g) return h and g and h:sub($GENERATION) == g end
-
--- Redis drops an entry by itself some time after it expired; the limit is a hundred years.
-local function limit_life(key, expires, grace)
-  if expires == 'inf' then
-    redis.call('PERSIST', key)
-  else
-    local time = redis.call('TIME')
-    local left = tonumber(expires) * 1000 - (time[1] * 1000 + time[2] / 1000)
-    redis.call('PEXPIRE', key, string.format('%.0f', math.min(math.max(left, 0) + grace, 3.1536e12)))
-  end
-end
-
--- The count of changes starts at the time and not at 0: if it is lost, no number comes twice.
-local function begin_count(all)
-  if redis.call('EXISTS', all) == 0 then
-    local time = redis.call('TIME')
-    redis.call('SET', all, string.format('%.0f', time[1] * 1000000 + time[2]))
-  end
-end
-local function announce(all, own)
-  if all then
-    begin_count(all)
-    redis.call('INCR', all)
-    redis.call('INCR', own)
-    redis.call('EXPIRE', own, $EPOCH_SECONDS)
-  end
-end
-
-local function tidy(index)
-  if redis.call('ZCARD', index) <= 1 then redis.call('DEL', index, base_of(index) .. 'g') end
-end
-
--- Whether the member stood for an entry that is to be served. Drops the member, its vector and, if it is the member's
--- own, the entry.
-local function drop(index, member, g)
-  local base, name, shelf = base_of(index), name_in(member), shelf_in(member)
-  local key = base .. 'e:' .. name
-  local h = head(key)
-  local served = false
-  if not h or shelf_of(h) == shelf then
-    served = redis.call('UNLINK', key) == 1 and is_alive(h, g)
-  end
-  drop_vector(base, shelf, name)
-  redis.call('ZREM', index, member)
-  return served
-end
-"""
 
 # KEYS: index, entry, [the two epoch keys]. ARGV: name, shelf, expires, the value's parts... , grace.
 _WRITE: Final = """
@@ -201,15 +58,23 @@ if dropped > 0 then tidy(index) end
 return dropped
 """
 
-# KEYS: index, vectors, [epoch keys]. ARGV: vector, k. Returns k entries or more: those whose rounded score is so near
-# to that of the k-th that their true score may be higher (0.001 is 0.002 of a cosine, four sigmas of Q8), up to 16.
+# KEYS: index, vectors, [epoch keys]. ARGV: vector, k, the asker's name or ''. Returns k entries or more: those whose
+# rounded score is so near to that of the k-th that their true score may be higher (0.001 is 0.002 of a cosine, four
+# sigmas of Q8), up to 16.
 #
-# A vector whose entry is gone does not take the place of one that is there: as long as some are found dead, the search
-# is repeated for more. Up to a thousand vectors are all compared: it takes no longer than the graph, and finds all.
+# A vector whose entry is gone, or is never to be near for the asker, does not take the place of another: as long as
+# there are too few of the others, the search is repeated for more. Up to a thousand vectors are all compared: it takes
+# no longer than the graph, and finds all.
 _NEAREST: Final = """
 local base, want = base_of(KEYS[1]), tonumber(ARGV[2])
 local g = redis.call('GET', base .. 'g')
 local found, dead, seen, alive, bar, count = {}, {}, {}, 0, 0, want + 16
+if ARGV[3] ~= '' then
+  for _, name in ipairs(redis.call('SMEMBERS', base .. 'x:' .. ARGV[3])) do
+    seen[name] = true
+    count = count + 1
+  end
+end
 local shelf = KEYS[2]:sub(#base + 3)
 local exact = redis.call('VCARD', KEYS[2]) <= 1000
 while true do
@@ -253,21 +118,29 @@ redis.call('ZADD', KEYS[1], 'XX', ARGV[3], ARGV[1] .. shelf_of(h))
 return 1
 """
 
-# KEYS: index, [epoch keys]. ARGV: names. An entry that cannot be read was one all the same.
+# KEYS: index, [epoch keys]. ARGV: 1 to only count, names. An entry that cannot be read was one all the same. Announced
+# whatever is found: what the server has evicted may be in another program's L1 still.
 _REMOVE: Final = """
-local index, base = KEYS[1], base_of(KEYS[1])
-local g, removed = generation(index), 0
-for _, name in ipairs(ARGV) do
+local index, base, dry = KEYS[1], base_of(KEYS[1]), ARGV[1] == '1'
+local g, removed
+if dry then g = generation_in(index) else g = generation(index) end
+removed = 0
+for i = 2, #ARGV do
+  local name = ARGV[i]
   local key = base .. 'e:' .. name
   local h = head(key)
-  if h then
+  if dry then
+    if h and is_alive(h, g) or not h and redis.call('EXISTS', key) == 1 then removed = removed + 1 end
+  elseif h then
     if drop(index, name .. shelf_of(h), g) then removed = removed + 1 end
   else
     removed = removed + redis.call('UNLINK', key)
   end
 end
-tidy(index)
-if removed > 0 then announce(KEYS[2], KEYS[3]) end
+if not dry then
+  tidy(index)
+  announce(KEYS[2], KEYS[3])
+end
 return removed
 """
 
@@ -308,22 +181,12 @@ if dropped > 0 then tidy(index) end
 return {dropped, tonumber(reply[1])}
 """
 
-# KEYS: index. ARGV: cursor, count, namespace, tenant, model, tag; an empty one selects all. Without a tag a partition
-# goes whole, and its vectors with one command: dropping them one by one takes 0.2 ms each.
+# KEYS: index. ARGV: cursor, count, the selection, 1 to only count. Where groups alone are selected, a partition goes
+# whole, and its vectors with one command: dropping them one by one takes 0.2 ms each.
 _CLEAR: Final = """
-local index = KEYS[1]
-local base, g = base_of(index), generation(index)
-local function selects(key, h)
-  if ARGV[3] ~= '' and h:sub($NAMESPACE) ~= ARGV[3] then return false end
-  if ARGV[4] ~= '' and h:sub($TENANT) ~= ARGV[4] then return false end
-  if ARGV[5] ~= '' and h:sub($MODEL) ~= ARGV[5] then return false end
-  if ARGV[6] == '' then return true end
-  local tags = tags_of(key, h)
-  for i = 1, #tags, 8 do
-    if tags:sub(i, i + 7) == ARGV[6] then return true end
-  end
-  return false
-end
+local index, dry, whole = KEYS[1], ARGV[9] == '1', ARGV[7] == '' and ARGV[8] == ''
+local base, g = base_of(index)
+if dry then g = generation_in(index) else g = generation(index) end
 local reply, removed = redis.call('ZSCAN', index, ARGV[1], 'COUNT', ARGV[2]), 0
 for i = 1, #reply[2], 2 do
   local member = reply[2][i]
@@ -331,15 +194,38 @@ for i = 1, #reply[2], 2 do
     local key = base .. 'e:' .. name_in(member)
     local h = head(key)
     if not is_alive(h, g) or shelf_of(h) ~= shelf_in(member) then
-      drop(index, member, g)
+      if not dry then drop(index, member, g) end
     elseif selects(key, h) then
-      if ARGV[6] == '' then drop_shelf(base, shelf_in(member)) end
-      if drop(index, member, g) then removed = removed + 1 end
+      if dry then
+        removed = removed + 1
+      else
+        if whole then drop_shelf(base, shelf_in(member)) end
+        if drop(index, member, g) then removed = removed + 1 end
+      end
     end
   end
 end
-tidy(index)
+if not dry then tidy(index) end
 return {removed, tonumber(reply[1])}
+"""
+
+# KEYS: index. ARGV: cursor, count, the selection, bytes of a vector. Names, heads and vectors of the selected entries
+# with a vector of this length, and how long their values are.
+_SIMILAR: Final = """
+local index = KEYS[1]
+local base, g = base_of(index), generation_in(index)
+local reply, found = redis.call('ZSCAN', index, ARGV[1], 'COUNT', ARGV[2]), {}
+for i = 1, #reply[2], 2 do
+  local member = reply[2][i]
+  if member ~= 'g' and shelf_in(member) ~= '$NO_SHELF' then
+    local key = base .. 'e:' .. name_in(member)
+    local h = head(key)
+    if is_alive(h, g) and struct.unpack('<I4', h:sub($VECTOR)) == tonumber(ARGV[9]) and selects(key, h) then
+      found[#found + 1] = {name_in(member), h, vector_of(key, h), bytes_of(key)}
+    end
+  end
+end
+return {tonumber(reply[1]), found}
 """
 
 # KEYS: indexes. ARGV: entries of each to weigh. Entries, and their bytes by the mean of those weighed.
@@ -390,6 +276,7 @@ class Scripts:
     sweep: Script
     audit: Script
     clear: Script
+    similar: Script
     size: Script
     announce: Script
     begin: Script
@@ -398,7 +285,7 @@ class Scripts:
 def _scripts(prelude: str) -> Scripts:
     def make(body: str) -> Script:
         fields = OFFSETS | {"NO_SHELF": NO_SHELF, "EPOCH_SECONDS": str(EPOCH_DAYS * 86_400)}
-        source = Template(prelude + _COMMON + body).substitute(fields)
+        source = Template(prelude + COMMON + body).substitute(fields)
         return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
     return Scripts(
@@ -410,16 +297,17 @@ def _scripts(prelude: str) -> Scripts:
         due=make(_DUE),
         sweep=make(_SWEEP),
         audit=make(_AUDIT),
-        clear=make(_CLEAR),
+        clear=make(SELECTS + _CLEAR),
+        similar=make(SELECTS + _SIMILAR),
         size=make(_SIZE),
         announce=make(_ANNOUNCE),
         begin=make(_BEGIN),
     )
 
 
-AS_STRINGS: Final = _scripts(_STRINGS + _WITHOUT_SETS)
+AS_STRINGS: Final = _scripts(STRINGS + WITHOUT_SETS)
 """Entries in strings, vectors nowhere but in them."""
-AS_STRINGS_WITH_SETS: Final = _scripts(_STRINGS + _WITH_SETS)
+AS_STRINGS_WITH_SETS: Final = _scripts(STRINGS + WITH_SETS)
 """Entries in strings, vectors in vector sets as well."""
-AS_HASHES: Final = _scripts(_HASHES + _WITHOUT_SETS)
+AS_HASHES: Final = _scripts(HASHES + WITHOUT_SETS)
 """Entries in hashes, which RediSearch indexes."""

@@ -17,6 +17,7 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from aicache.stores._sqlite_select import written_at
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
 
 __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Identity", "SqliteFile"]
@@ -24,7 +25,9 @@ __all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Identity", "SqliteFile"]
 APPLICATION_ID: Final = 0x41494341
 """Marks the file as ours: `AICA`."""
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
+_UPGRADED_VERSION: Final = 2
+"""The format that is made into ours in place: it lacks when entries were written, names of models and blocked pairs."""
 
 Identity: TypeAlias = tuple[int, ...]
 """Differs when another file has taken the path."""
@@ -38,30 +41,61 @@ _WAL_KEPT_BYTES: Final = 16 * 2**20
 # What changes on a read or a touch (`entries`) is narrow and apart from what is large: a statement that
 # changes one small column must not rewrite an answer. `entries.id` is a counter that never goes back, so "what
 # is new since" is a range of ids.
-_SCHEMA: Final = """
+_GROUPS: Final = """
+CREATE TABLE groups (
+    id INTEGER PRIMARY KEY, namespace BLOB NOT NULL, tenant BLOB NOT NULL, model BLOB NOT NULL,
+    model_name BLOB NOT NULL DEFAULT x'', UNIQUE (namespace, tenant, model, model_name))
+"""
+_BLOCKED: Final = """
+CREATE TABLE blocked (asker BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (asker, entry)) WITHOUT ROWID
+"""
+_SCHEMA: Final = (
+    """
 CREATE TABLE state (
     one INTEGER PRIMARY KEY CHECK (one = 1),
     seq INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    gone INTEGER NOT NULL, epoch INTEGER NOT NULL);
-INSERT INTO state VALUES (1, 0, 0, 0, 0, 0);
-CREATE TABLE groups (
-    id INTEGER PRIMARY KEY, namespace BLOB NOT NULL, tenant BLOB NOT NULL, model BLOB NOT NULL,
-    UNIQUE (namespace, tenant, model));
-CREATE TABLE spaces (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE);
+    gone INTEGER NOT NULL, epoch INTEGER NOT NULL)
+""",
+    "INSERT INTO state VALUES (1, 0, 0, 0, 0, 0)",
+    _GROUPS,
+    "CREATE TABLE spaces (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE)",
+    """
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, grp INTEGER NOT NULL,
-    expires REAL, used INTEGER NOT NULL, bytes INTEGER NOT NULL);
-CREATE INDEX entries_used ON entries (used);
-CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL;
-CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL);
+    expires REAL, used INTEGER NOT NULL, bytes INTEGER NOT NULL, created REAL)
+""",
+    "CREATE INDEX entries_used ON entries (used)",
+    "CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL",
+    "CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    """
 CREATE TABLE vectors (
     id INTEGER PRIMARY KEY, partition BLOB NOT NULL, space INTEGER NOT NULL, vector BLOB NOT NULL,
-    checksum INTEGER NOT NULL);
-CREATE INDEX vectors_partition ON vectors (partition, space);
-CREATE TABLE tags (tag BLOB NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID;
-CREATE INDEX tags_entry ON tags (entry);
-"""
-_TABLES: Final = frozenset({"state", "groups", "spaces", "entries", "bodies", "vectors", "tags"})
+    checksum INTEGER NOT NULL)
+""",
+    "CREATE INDEX vectors_partition ON vectors (partition, space)",
+    "CREATE TABLE tags (tag BLOB NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID",
+    "CREATE INDEX tags_entry ON tags (entry)",
+    _BLOCKED,
+)
+# Takes the same time for any file: `created` stays empty for the entries that are there and is read from their bodies
+# when somebody asks (`_sqlite_select.written_at`). A program of the older version that has the file open may go on: it
+# names the columns it writes, and those it does not know have defaults.
+_UPGRADE: Final = (
+    "ALTER TABLE entries ADD COLUMN created REAL",
+    "ALTER TABLE groups RENAME TO groups_before",
+    _GROUPS,
+    "INSERT INTO groups (id, namespace, tenant, model) SELECT id, namespace, tenant, model FROM groups_before",
+    "DROP TABLE groups_before",
+    _BLOCKED,
+)
+# What a file of the older format that may not be written is read through: names in TEMP come before those in the file.
+_AS_IF_UPGRADED: Final = (
+    "CREATE TEMP VIEW entries AS SELECT *, NULL AS created FROM main.entries",
+    "CREATE TEMP VIEW groups AS SELECT *, x'' AS model_name FROM main.groups",
+    _BLOCKED.replace("TABLE", "TEMP TABLE"),
+)
+_UPGRADED_TABLES: Final = frozenset({"state", "groups", "spaces", "entries", "bodies", "vectors", "tags"})
+_TABLES: Final = _UPGRADED_TABLES | {"blocked"}
 
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 _PATIENCE: Final = 1.0
@@ -74,6 +108,7 @@ class _State(Enum):
     READY = auto()
     MISSING = auto()
     EMPTY = auto()
+    PREVIOUS = auto()
     OLDER = auto()
     DAMAGED = auto()
 
@@ -81,11 +116,13 @@ class _State(Enum):
 class SqliteFile:
     """One path, and what becomes of the file there."""
 
-    __slots__ = ("_busy_timeout", "path")
+    __slots__ = ("_behind", "_busy_timeout", "path")
 
     def __init__(self, path: Path, busy_timeout: float) -> None:
         self.path = path
         self._busy_timeout = busy_timeout
+        self._behind = False
+        """Whether the file is of the previous format and may not be written: then it is read as it is."""
 
     def connect(self, *, immutable: bool = False, writer: bool = False) -> sqlite3.Connection:
         """A new connection; it never creates the file.
@@ -105,10 +142,13 @@ class SqliteFile:
             # NORMAL: a power cut may lose the last answers, never the file; a killed program loses nothing.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA trusted_schema = OFF")
+            connection.create_function("written_at", 1, written_at, deterministic=True)
             if writer:
                 connection.execute("PRAGMA secure_delete = FAST")
                 connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             else:
+                for statement in _AS_IF_UPGRADED if self._behind else ():
+                    connection.execute(statement)
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
             connection.close()
@@ -135,13 +175,17 @@ class SqliteFile:
             SqliteTroubleError: it cannot be done, or the file is not ours to touch.
             OSError, sqlite3.Error: the same, for `diagnose`.
         """
+        self._behind = False
         state, immutable = self._inspect()
+        if state is _State.PREVIOUS and immutable:
+            self._behind = True
+            return immutable
         if state is _State.READY and (damaged is None or self.identity() != damaged):
             return immutable
         self._make_folder()
         with self._alone_in_folder():
             state, immutable = self._inspect()
-            if state is _State.READY and damaged is not None and self.identity() == damaged:
+            if state in (_State.READY, _State.PREVIOUS) and damaged is not None and self.identity() == damaged:
                 state = _State.DAMAGED
             self._mend(state)
         return immutable
@@ -150,6 +194,11 @@ class SqliteFile:
         match state:
             case _State.READY:
                 return
+            case _State.PREVIOUS:
+                if self._upgrade():
+                    return
+                self._set_aside("corrupt", "is damaged")
+                self._create()
             case _State.EMPTY:
                 self.path.chmod(0o600)
             case _State.MISSING:
@@ -200,7 +249,9 @@ class SqliteFile:
             raise SqliteTroubleError(Trouble.FOREIGN, self.path)
         if version > SCHEMA_VERSION:
             raise SqliteTroubleError(Trouble.NEWER, self.path)
-        if version < SCHEMA_VERSION:
+        if version == _UPGRADED_VERSION and tables >= _UPGRADED_TABLES:
+            return _State.PREVIOUS
+        if version < _UPGRADED_VERSION:
             return _State.OLDER
         return _State.READY if tables >= _TABLES else _State.DAMAGED
 
@@ -238,11 +289,38 @@ class SqliteFile:
             # A file system without shared memory keeps the old journal: slower, and right all the same.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA.split(";"):
+            for statement in _SCHEMA:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
+
+    def _upgrade(self) -> bool:
+        """Make a file of the previous format into one of ours, with all its entries; False if it turns out damaged.
+
+        A file that may not be written is left as it is, and read so.
+        """
+        try:
+            with closing(self.connect(writer=True)) as connection:
+                # Programs of the previous version may be writing, and know nothing of the lock on the folder.
+                connection.execute(f"PRAGMA busy_timeout = {int(1000 * max(_PATIENCE, self._busy_timeout))}")
+                connection.execute("BEGIN IMMEDIATE")
+                # Where folders cannot be locked, another program may have been faster.
+                if connection.execute("PRAGMA user_version").fetchone() == (_UPGRADED_VERSION,):
+                    for statement in _UPGRADE:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            trouble = diagnose(error)
+            if trouble is Trouble.CORRUPT:
+                return False
+            if trouble is not Trouble.READ_ONLY:
+                raise
+            self._behind = True
+            return True
+        _log.info("The answer cache %s was of an older format; it was upgraded with all its answers.", self.path)
+        return True
 
     def _set_aside(self, label: str, why: str) -> None:
         """Rename the file with its log, so that SQLite still finds them as one; the file first."""

@@ -18,13 +18,15 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from aicache._model import Candidate, Partition, Space, Vector
-from aicache.stores._sqlite_rows import checksum, read_entries, read_totals, space_bytes
+from aicache._codec import Codec
+from aicache._errors import WrongKeyError
+from aicache._model import Candidate, Partition, Search, Space, Vector
+from aicache.stores._sqlite_rows import checksum, read_blocked, read_entries, read_totals, space_bytes
 
 if TYPE_CHECKING:
     from aicache.stores._vectors import VectorIndex
 
-__all__ = ["Neighbours"]
+__all__ = ["Neighbours", "sound"]
 
 _Scope: TypeAlias = tuple[bytes, bytes, int]
 """Partition, space, and bytes of a vector: what may be compared."""
@@ -40,6 +42,13 @@ _SETTLED_AT_ONCE: Final = 4
 """Vectors moved into the graph while searches wait: 1 ms each at 100,000."""
 _TURN: Final = 0.0005
 """Seconds given to searches in between: a lock taken again at once would never reach one that waits."""
+
+_LOOKED_AT: Final = 512
+"""Entries, about, that one lookup reads before it makes do with what it has. Only where most are damaged or encrypted
+with foreign keys does it come to that, and each lookup leaves fewer of them to the next."""
+
+_ROUNDED: Final = 0.01
+"""By how much the index may be wrong about a cosine: it keeps vectors in half precision."""
 
 _LABEL_BYTES: Final = 70
 """Bytes of memory of an id in a set: measured, CPython 3.11."""
@@ -60,6 +69,10 @@ class _Wanted(NamedTuple):
     partition: Partition
     space: Space
     vector: Vector
+    k: int
+    blocked: frozenset[bytes]
+    """Digests of the entries that were reported wrong for this question."""
+    floor: float
 
     @property
     def scope(self) -> _Scope:
@@ -67,22 +80,44 @@ class _Wanted(NamedTuple):
         return self.partition.id, space_bytes(self.space), len(self.vector)
 
 
+class _Found(NamedTuple):
+    """What became of the labels that were looked at."""
+
+    candidates: list[tuple[int, Candidate]]
+    """At most `k`, nearest first."""
+    looked_at: int
+    lost: set[int]
+    """Gone, or damaged."""
+    foreign: set[int]
+    """Encrypted with a key that is not ours."""
+
+    @property
+    def only_foreign(self) -> bool:
+        """Whether there was no other one, not even one that is blocked."""
+        return bool(self.foreign) and self.looked_at == len(self.lost) + len(self.foreign)
+
+
 class Neighbours:
     """The loaded partitions of one session, bounded in bytes: those searched longest ago go first."""
 
-    def __init__(self, index_bytes: int) -> None:
+    def __init__(self, index_bytes: int, codec: Codec) -> None:
         self._index_bytes = index_bytes
+        self._codec = codec
         self._lock = threading.Lock()
         self._loaded: OrderedDict[_Scope, _Loaded] = OrderedDict()
         self._bytes = 0
         self._closing = threading.Event()
         self._settling: threading.Thread | None = None
 
-    def find(
-        self, connection: sqlite3.Connection, partition: Partition, space: Space, vector: Vector, k: int
-    ) -> list[tuple[int, Candidate]]:
-        """At most `k` ids with their entries and exact scores, nearest first."""
-        wanted = _Wanted(partition, space, vector)
+    def find(self, connection: sqlite3.Connection, search: Search) -> list[tuple[int, Candidate]]:
+        """At most `k` ids with their entries and exact scores, nearest first, without those blocked for the asker.
+
+        Raises:
+            WrongKeyError: there are entries, and all of them are encrypted with foreign keys.
+        """
+        vector = search.vector
+        blocked = read_blocked(connection, search.asker)
+        wanted = _Wanted(search.partition, search.space, vector, search.k, blocked, search.floor)
         scope = wanted.scope
         loaded = self._known(scope)
         if loaded is None:
@@ -90,13 +125,13 @@ class Neighbours:
             if not rows or not _is_usable(vector):
                 return []
             if len(rows) <= _SCANNED:
-                return _scan(connection, rows, wanted, k)
+                return _scan(connection, rows, wanted, self._codec)
             loaded = self._add(scope)
         elif not _is_usable(vector):
             return []
         if loaded.refresh(connection):
             self._account(scope, loaded)
-        return loaded.find(connection, wanted, k)
+        return loaded.find(connection, wanted, self._codec)
 
     def close(self) -> None:
         """End the background work and give the memory back."""
@@ -166,6 +201,7 @@ class _Loaded:
         self._scope = scope
         self._lock = threading.Lock()
         self._labels: set[int] = set()
+        self._foreign: set[int] = set()
         self._seen = 0
         self._gone = -1
 
@@ -194,28 +230,61 @@ class _Loaded:
                 changed = True
             return changed
 
-    def find(self, connection: sqlite3.Connection, wanted: _Wanted, k: int) -> list[tuple[int, Candidate]]:
-        """As `Neighbours.find`. Rows that are gone or damaged leave the index, and the search begins again."""
+    def find(self, connection: sqlite3.Connection, wanted: _Wanted, codec: Codec) -> list[tuple[int, Candidate]]:
+        """As `Neighbours.find`. What cannot be returned leaves the index, and the search begins again, wider."""
+        asked = wanted.k + len(wanted.blocked)
+        looked_at = 0
         while True:
-            labels = [label for label, _ in self.index.search(wanted.vector, k)]
-            found = _candidates(connection, labels, wanted)
-            if len(found) == len(labels):
-                return found
-            with self._lock:
-                if 2 * len(found) < len(labels):
-                    self._compare(connection, read_totals(connection).gone)
-                self._discard(set(labels).difference(number for number, _ in found))
+            near = self.index.search(wanted.vector, asked)
+            # The nearest may turn out to be lost: the next one must then be at hand.
+            labels = [
+                label for place, (label, score) in enumerate(near) if place < 2 or score >= wanted.floor - _ROUNDED
+            ]
+            found = _gather(connection, labels, wanted, codec)
+            looked_at += found.looked_at
+            if found.lost or found.foreign:
+                self._drop(connection, found)
+            complete = len(found.candidates) == wanted.k or not (found.lost or found.foreign)
+            if complete or looked_at >= _LOOKED_AT:
+                break
+            asked = max(asked, min(2 * asked, _LOOKED_AT))
+        if (found.only_foreign or not found.looked_at) and self._any_foreign(connection):
+            raise _wrong_key()
+        return found.candidates
+
+    def _drop(self, connection: sqlite3.Connection, found: _Found) -> None:
+        """Take what cannot be returned out of the index.
+
+        It still counts as a label until ids are compared: a partition of which little can be read, because its entries
+        are encrypted or should be, would else be taken for a small one, and be read again and again.
+        """
+        with self._lock:
+            if 2 * len(found.lost) > found.looked_at:
+                self._compare(connection, read_totals(connection).gone)
+            for label in found.lost | found.foreign:
+                self.index.discard(label)
+            self._foreign |= found.foreign & self._labels
+
+    def _any_foreign(self, connection: sqlite3.Connection) -> bool:
+        """Whether one of the entries that are encrypted with foreign keys is still there."""
+        with self._lock:
+            while self._foreign:
+                label = next(iter(self._foreign))
+                if connection.execute("SELECT 1 FROM vectors WHERE id = ?", (label,)).fetchone() is not None:
+                    return True
+                self._discard((label,))
+            return False
 
     def _take(self, rows: Sequence[_Row]) -> None:
-        sound = _sound(rows)
-        if len(sound) <= _SCANNED:
-            for label, vector in sound:
+        usable = sound(rows)
+        if len(usable) <= _SCANNED:
+            for label, vector in usable:
                 self.index.add(label, vector)
         else:
             import numpy as np
 
-            matrix = np.frombuffer(b"".join(vector for _, vector in sound), dtype="<f4")
-            self.index.load([label for label, _ in sound], matrix.reshape(len(sound), -1))
+            matrix = np.frombuffer(b"".join(vector for _, vector in usable), dtype="<f4")
+            self.index.load([label for label, _ in usable], matrix.reshape(len(usable), -1))
         # The damaged ones count as seen: they are not read again, and the partition is not taken for a small one.
         self._labels.update(row[0] for row in rows)
         self._seen = rows[-1][0]
@@ -229,6 +298,7 @@ class _Loaded:
         for label in labels:
             self.index.discard(label)
             self._labels.discard(label)
+            self._foreign.discard(label)
 
 
 def _is_usable(vector: Vector) -> bool:
@@ -237,7 +307,7 @@ def _is_usable(vector: Vector) -> bool:
     return is_vector(vector)
 
 
-def _sound(rows: Sequence[_Row]) -> list[tuple[int, Vector]]:
+def sound(rows: Sequence[_Row]) -> list[tuple[int, Vector]]:
     """The ids and vectors of the rows that hold what was written, and can be compared."""
     from aicache.stores._vectors import are_vectors
 
@@ -245,34 +315,59 @@ def _sound(rows: Sequence[_Row]) -> list[tuple[int, Vector]]:
     return [pair for pair, usable in zip(intact, are_vectors([vector for _, vector in intact]), strict=True) if usable]
 
 
-def _scan(connection: sqlite3.Connection, rows: Sequence[_Row], wanted: _Wanted, k: int) -> list[tuple[int, Candidate]]:
-    sound = _sound(rows)
-    if not sound:
+def _scan(
+    connection: sqlite3.Connection, rows: Sequence[_Row], wanted: _Wanted, codec: Codec
+) -> list[tuple[int, Candidate]]:
+    usable = sound(rows)
+    if not usable:
         return []
     from aicache.stores._vectors import cosines
 
-    scores = cosines(wanted.vector, [vector for _, vector in sound])
-    ranked = [number for _, number in sorted((-score, pair[0]) for pair, score in zip(sound, scores, strict=True))]
+    scores = cosines(wanted.vector, [vector for _, vector in usable])
+    ranked = [number for _, number in sorted((-score, pair[0]) for pair, score in zip(usable, scores, strict=True))]
+    found = _gather(connection, ranked, wanted, codec)
+    if found.only_foreign:
+        raise _wrong_key()
+    return found.candidates
+
+
+def _gather(connection: sqlite3.Connection, ranked: Sequence[int], wanted: _Wanted, codec: Codec) -> _Found:
+    """The first `k` of these labels that may be returned, with their exact scores."""
     found: list[tuple[int, Candidate]] = []
-    while ranked and len(found) < k:
-        some, ranked = ranked[: k - len(found)], ranked[k - len(found) :]
-        found += _candidates(connection, some, wanted)
-    return found
+    looked_at = 0
+    lost: set[int] = set()
+    foreign: set[int] = set()
+    while len(found) < wanted.k and looked_at < len(ranked):
+        some = ranked[looked_at : looked_at + wanted.k - len(found)]
+        looked_at += len(some)
+        candidates, strange = _candidates(connection, some, wanted, codec)
+        foreign |= strange
+        lost.update(set(some).difference(strange, (number for number, _ in candidates)))
+        found += [pair for pair in candidates if pair[1].entry.key.digest not in wanted.blocked]
+    found.sort(key=lambda pair: (-pair[1].score, pair[0]))
+    return _Found(found, looked_at, lost, foreign)
 
 
-def _candidates(connection: sqlite3.Connection, labels: Sequence[int], wanted: _Wanted) -> list[tuple[int, Candidate]]:
-    """The entries of these ids with their exact scores, nearest first; without those gone or damaged."""
+def _candidates(
+    connection: sqlite3.Connection, labels: Sequence[int], wanted: _Wanted, codec: Codec
+) -> tuple[list[tuple[int, Candidate]], set[int]]:
+    """The entries of these ids with their exact scores, without those gone or damaged; and the foreign ones' ids."""
     from aicache.stores._vectors import are_vectors, cosines
 
+    entries, foreign = read_entries(connection, wanted.partition, labels, codec)
     read = [
         (number, entry, entry.vector)
-        for number, entry in read_entries(connection, wanted.partition, labels).items()
+        for number, entry in entries.items()
         # What the entry itself says of its space is covered by its checksum, the column is not.
-        if entry.vector is not None and _Wanted(wanted.partition, entry.space or "", entry.vector).scope == wanted.scope
+        if entry.vector is not None
+        and (wanted.partition.id, space_bytes(entry.space), len(entry.vector)) == wanted.scope
     ]
     usable = are_vectors([vector for _, _, vector in read])
     sound = [each for each, good in zip(read, usable, strict=True) if good]
     scores = cosines(wanted.vector, [vector for _, _, vector in sound])
     found = [(number, Candidate(entry, score)) for (number, entry, _), score in zip(sound, scores, strict=True)]
-    found.sort(key=lambda pair: (-pair[1].score, pair[0]))
-    return found
+    return found, foreign
+
+
+def _wrong_key() -> WrongKeyError:
+    return WrongKeyError("All stored entries of this kind are encrypted with keys that are not among ours")

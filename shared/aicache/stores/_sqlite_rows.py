@@ -7,28 +7,32 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 from zlib import crc32
 
-from aicache._codec import decode, encode
-from aicache._errors import UnreadableEntryError, UnwritableEntryError
-from aicache._model import CacheKey, Entry, Partition, Selection, Vector
+from aicache._codec import Codec
+from aicache._errors import UnreadableEntryError, UnwritableEntryError, WrongKeyError
+from aicache._model import CacheKey, Entry, Partition, Vector
+from aicache.stores._sqlite_select import TAG_BYTES, tag_id
 from aicache.stores._sqlite_trouble import DamagedFileError
 
 __all__ = [
     "GroupNames",
+    "Read",
     "Row",
     "Totals",
     "Transaction",
     "checksum",
+    "read_blocked",
     "read_entries",
     "read_row",
     "read_totals",
     "space_bytes",
 ]
 
-GroupNames = dict[tuple[bytes, bytes, bytes], int]
+GroupNames = dict[tuple[bytes, bytes, bytes, bytes], int]
+"""Ids of the rows of `groups`: namespace, tenant, model, model name."""
 
 _ROW_BYTES: Final = 290
 """Bytes of the file an entry takes besides its body and vector: narrow row, four indexes, page headers
-(measured: 100,000 entries of 1 KB and 384 dimensions; since then a checksum of 5 bytes was added)."""
+(measured: 100,000 entries of 1 KB and 384 dimensions; since then a checksum and a time of 14 bytes were added)."""
 
 _CHUNK: Final = 250
 """Ids in one statement."""
@@ -67,10 +71,11 @@ class Row(NamedTuple):
     checksum: int | None
     """Of the vector; the body has its own."""
 
-    def entry(self, partition: Partition) -> Entry:
+    def entry(self, partition: Partition, codec: Codec) -> Entry:
         """The entry.
 
         Raises:
+            WrongKeyError: it is encrypted with a key that the codec does not have.
             UnreadableEntryError: something in the row is not what was written.
         """
         if not (
@@ -81,7 +86,16 @@ class Row(NamedTuple):
             raise UnreadableEntryError("The stored row holds values of other types; the entry is ignored")
         if self.vector is not None and self.checksum != checksum(self.id, self.vector):
             raise UnreadableEntryError("The stored vector is damaged; the entry is ignored")
-        return decode(CacheKey(partition, self.digest), self.body, expires=self.expires, vector=self.vector)
+        key = CacheKey(partition, self.digest)
+        return codec.decode(key, self.body, expires=self.expires, vector=self.vector)
+
+
+class Read(NamedTuple):
+    """Entries by id, without those that are gone or damaged."""
+
+    entries: dict[int, Entry]
+    foreign: set[int]
+    """Those that are there, but encrypted with a key that is not ours."""
 
 
 def checksum(number: int, vector: Vector) -> int:
@@ -111,18 +125,28 @@ def read_row(connection: sqlite3.Connection, key: CacheKey) -> Row | None:
     return None if row is None else Row(*row)
 
 
-def read_entries(connection: sqlite3.Connection, partition: Partition, ids: Sequence[int]) -> dict[int, Entry]:
-    """The entries with these ids; those that are gone or damaged are left out."""
-    entries: dict[int, Entry] = {}
+def read_entries(connection: sqlite3.Connection, partition: Partition, ids: Sequence[int], codec: Codec) -> Read:
+    """The entries with these ids."""
+    read = Read({}, set())
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
         rows = connection.execute(f"{_READ} WHERE e.id IN ({_places(len(chunk))})", chunk).fetchall()
         for row in map(Row._make, rows):
             try:
-                entries[row.id] = row.entry(partition)
+                read.entries[row.id] = row.entry(partition, codec)
+            except WrongKeyError:
+                read.foreign.add(row.id)
             except UnreadableEntryError:
                 continue
-    return entries
+    return read
+
+
+def read_blocked(connection: sqlite3.Connection, asker: CacheKey | None) -> frozenset[bytes]:
+    """The digests of the entries that this asker must not get."""
+    if asker is None:
+        return frozenset()
+    found = connection.execute("SELECT entry FROM blocked WHERE asker = ?", (asker.digest,)).fetchall()
+    return frozenset(digest for (digest,) in found)
 
 
 class Transaction:
@@ -153,21 +177,15 @@ class Transaction:
         """By how much this transaction moves the epoch."""
         return self._epoch - self._before.epoch
 
-    @property
-    def last_id(self) -> int:
-        """The largest id given out so far."""
-        return self._seq
-
     def finish(self) -> None:
         """Write the totals if they changed."""
         totals = Totals(self._seq, self._entries, self._bytes, self._gone, self._epoch)
         if totals != self._before:
             self._connection.execute("UPDATE state SET seq = ?, entries = ?, bytes = ?, gone = ?, epoch = ?", totals)
 
-    def put(self, entry: Entry, max_entries: int, max_bytes: int) -> None:
+    def put(self, entry: Entry, body: bytes, max_entries: int, max_bytes: int) -> None:
         """Write the entry in place of its predecessor, then keep the bounds."""
-        body = encode(entry)
-        size = len(body) + len(entry.vector or b"") + sum(map(len, entry.tags)) + _ROW_BYTES
+        size = len(body) + len(entry.vector or b"") + TAG_BYTES * len(entry.tags) + _ROW_BYTES
         if size > max_bytes:
             # Without its own size: the text would be another each time, and be logged each time.
             raise UnwritableEntryError(
@@ -180,8 +198,16 @@ class Transaction:
             self._epoch += 1
         number = self._tick()
         execute(
-            "INSERT INTO entries (id, digest, grp, expires, used, bytes) VALUES (?, ?, ?, ?, ?, ?)",
-            (number, entry.key.digest, self._group(entry.key.partition), _real(entry.expires), number, size),
+            "INSERT INTO entries (id, digest, grp, expires, used, bytes, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (
+                number,
+                entry.key.digest,
+                self._group(entry.key.partition),
+                _real(entry.expires),
+                number,
+                size,
+                _real(entry.created),
+            ),
         )
         execute("INSERT INTO bodies (id, body) VALUES (?, ?)", (number, body))
         if entry.vector is not None:
@@ -196,7 +222,7 @@ class Transaction:
                 ),
             )
         for tag in set(entry.tags):
-            execute("INSERT INTO tags (tag, entry) VALUES (?, ?)", (tag.encode("utf-8", "surrogatepass"), number))
+            execute("INSERT INTO tags (tag, entry) VALUES (?, ?)", (tag_id(tag), number))
         self._entries += 1
         self._bytes += size
         self._evict(number, entry.created, max_entries, max_bytes)
@@ -218,16 +244,16 @@ class Transaction:
         self._epoch += 1  # Also where nothing was left here: another program's L1 may still hold it.
         return removed
 
-    def clear(self, selection: Selection, after: int, until: int, limit: int) -> tuple[int, int]:
-        """Delete the first `limit` entries of the selection with `after < id <= until`; how many, and the last."""
-        where, values = _condition(selection)
-        rows = self._connection.execute(
-            f"SELECT id FROM entries WHERE id > ? AND id <= ?{where} ORDER BY id LIMIT ?",  # noqa: S608 - our columns
-            (after, until, *values, limit),
-        ).fetchall()
-        removed = self.delete([row[0] for row in rows])
+    def clear(self, ids: Sequence[int]) -> int:
+        """Delete the entries with these ids; how many there were."""
+        removed = self.delete(ids)
         self._epoch += 1  # As in `remove`.
-        return removed, rows[-1][0] if rows else until
+        return removed
+
+    def block(self, asker: CacheKey, entry: CacheKey) -> None:
+        """Note that the asker must never get this entry. Moves no epoch: the entry itself is not wrong."""
+        pair = (asker.digest, entry.digest)
+        self._connection.execute("INSERT OR IGNORE INTO blocked (asker, entry) VALUES (?, ?)", pair)
 
     def sweep(self, now: float, limit: int) -> int:
         """Delete at most `limit` expired entries, the longest expired first. Moves no epoch: nobody serves them."""
@@ -289,12 +315,12 @@ class Transaction:
         return self._seq
 
     def _group(self, partition: Partition) -> int:
-        names = (partition.namespace, partition.tenant, partition.model)
+        names = (partition.namespace, partition.tenant, partition.model, partition.model_name)
         known = self._groups.get(names)
         if known is None:
             execute = self._connection.execute
-            execute("INSERT OR IGNORE INTO groups (namespace, tenant, model) VALUES (?, ?, ?)", names)
-            query = "SELECT id FROM groups WHERE namespace = ? AND tenant = ? AND model = ?"
+            execute("INSERT OR IGNORE INTO groups (namespace, tenant, model, model_name) VALUES (?, ?, ?, ?)", names)
+            query = "SELECT id FROM groups WHERE namespace = ? AND tenant = ? AND model = ? AND model_name = ?"
             known = self.new_groups[names] = int(execute(query, names).fetchone()[0])
         return known
 
@@ -304,23 +330,6 @@ class Transaction:
         if found is None:
             return int(self._connection.execute("INSERT INTO spaces (name) VALUES (?)", name).lastrowid or 0)
         return int(found[0])
-
-
-def _condition(selection: Selection) -> tuple[str, list[bytes]]:
-    columns = (
-        ("namespace", selection.namespace),
-        ("tenant", selection.tenant),
-        ("model", selection.model),
-    )
-    chosen = [(column, value) for column, value in columns if value is not None]
-    where, values = "", [value for _, value in chosen]
-    if chosen:
-        terms = " AND ".join(f"{column} = ?" for column, _ in chosen)
-        where += f" AND grp IN (SELECT id FROM groups WHERE {terms})"  # noqa: S608 - our columns
-    if selection.tag is not None:
-        where += " AND id IN (SELECT entry FROM tags WHERE tag = ?)"
-        values.append(selection.tag.encode("utf-8", "surrogatepass"))
-    return where, values
 
 
 def _real(moment: float | None) -> float | None:

@@ -47,7 +47,9 @@ _LOOK_AGAIN: Final = 1.0
 class Session:
     """Connections, and what is remembered of the file they lead to. Safe from any thread."""
 
-    def __init__(self, file: SqliteFile, number: int, busy_timeout: float, index_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self, file: SqliteFile, number: int, busy_timeout: float, neighbours: Neighbours, clock: Clock
+    ) -> None:
         """Open the file, making or mending it first.
 
         Raises:
@@ -55,7 +57,7 @@ class Session:
         """
         self.number = number
         self.retired = False
-        self.neighbours = Neighbours(index_bytes)
+        self.neighbours = neighbours
         self._file = file
         self._busy_timeout = busy_timeout
         self._immutable = file.make_ready()

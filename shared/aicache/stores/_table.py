@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from threading import Lock
-from typing import Final
+from typing import Final, TypeAlias
 
 from aicache._errors import ConfigurationError
 from aicache._eviction import Eviction, eviction
@@ -15,6 +15,9 @@ from aicache._fork import in_forked_child
 from aicache._model import Entry, Partition, Selection, StoreSize
 
 __all__ = ["EntryTable"]
+
+_Group: TypeAlias = tuple[bytes, bytes, bytes, bytes]
+"""Namespace, tenant, model, model name."""
 
 _BATCH: Final = 64
 """Hits noted before a reader passes them to the policy: about 40 us of work, done by one reader in 64."""
@@ -125,11 +128,20 @@ class EntryTable:
         with self._lock:
             return self._remove_all(digests)
 
+    def count(self, digests: Iterable[bytes]) -> int:
+        """How many entries `remove` would take."""
+        return sum(digest in self._entries for digest in set(digests))
+
+    def select(self, selection: Selection) -> list[Entry]:
+        """The entries of the selection. Takes time only for those that agree in all but the time of writing."""
+        with self._lock:
+            return self._select(selection)
+
     def clear(self, selection: Selection) -> int:
-        """Remove the entries of the selection; how many there were. Takes time only for those."""
+        """Remove the entries of the selection; how many there were. Takes time as `select` does."""
         with self._lock:
             if selection != Selection():
-                return self._remove_all(self._index.select(selection))
+                return self._remove_all([entry.key.digest for entry in self._select(selection)])
             removed = list(self._entries.values())
             self._entries.clear()
             self._bytes = 0
@@ -165,6 +177,11 @@ class EntryTable:
         for _ in range(len(hits)):
             touch(hits.popleft())
 
+    def _select(self, selection: Selection) -> list[Entry]:
+        before = selection.written_before
+        entries = (self._entries[digest] for digest in self._index.select(selection))
+        return [entry for entry in entries if before is None or entry.created < before]
+
     def _shrink(self) -> None:
         while self._bytes > self._max_bytes:
             victim = self._policy.evict()
@@ -198,15 +215,16 @@ class EntryTable:
 class _SelectionIndex:
     """The digests of a selection without looking at all entries.
 
-    Entries are grouped by (namespace, tenant, model), of which there are few, and not by partition, which may be
-    different for every conversation. Tags have an index of their own, paid for by tagged entries only.
+    Entries are grouped by (namespace, tenant, model, model name), of which there are few, and not by partition, which
+    may be different for every conversation. Tags have an index of their own, paid for by tagged entries only. When they
+    were written is not indexed: who asks for it looks at the entries.
     """
 
     __slots__ = ("_groups", "_tagged")
 
     def __init__(self) -> None:
-        self._groups: dict[tuple[bytes, bytes, bytes], dict[bytes, None]] = {}
-        self._tagged: dict[str, dict[bytes, tuple[bytes, bytes, bytes]]] = {}
+        self._groups: dict[_Group, dict[bytes, None]] = {}
+        self._tagged: dict[str, dict[bytes, _Group]] = {}
 
     def add(self, entry: Entry) -> None:
         digest, group = entry.key.digest, _group(entry.key.partition)
@@ -228,19 +246,23 @@ class _SelectionIndex:
                 del self._tagged[tag]
 
     def select(self, selection: Selection) -> list[bytes]:
-        """The digests of the selection, as a list that later changes do not touch."""
-        wanted = (selection.namespace, selection.tenant, selection.model)
-        if selection.tag is not None:
-            tagged = self._tagged.get(selection.tag, {})
-            return [digest for digest, group in tagged.items() if _agrees(group, wanted)]
+        """The digests of the selection, whenever written, as a list that later changes do not touch."""
+        wanted = (selection.namespace, selection.tenant, selection.model, selection.model_name)
+        if selection.tags:
+            rarest, *others = sorted((self._tagged.get(tag, {}) for tag in selection.tags), key=len)
+            return [
+                digest
+                for digest, group in rarest.items()
+                if _agrees(group, wanted) and all(digest in tagged for tagged in others)
+            ]
         return [digest for group, members in self._groups.items() if _agrees(group, wanted) for digest in members]
 
 
-def _group(partition: Partition) -> tuple[bytes, bytes, bytes]:
-    return partition.namespace, partition.tenant, partition.model
+def _group(partition: Partition) -> _Group:
+    return partition.namespace, partition.tenant, partition.model, partition.model_name
 
 
-def _agrees(group: tuple[bytes, ...], wanted: tuple[bytes | None, ...]) -> bool:
+def _agrees(group: _Group, wanted: tuple[bytes | None, ...]) -> bool:
     return all(want is None or want == have for have, want in zip(group, wanted, strict=True))
 
 

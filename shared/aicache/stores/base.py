@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
-from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache._errors import UnreadableEntryError
+from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Search, Selection, Space, StoreSize, Vector
 
-__all__ = ["AsyncStore", "Store"]
+__all__ = ["AsyncBatchStore", "AsyncStore", "BatchStore", "Fetched", "Nearby", "Store"]
+
+Fetched: TypeAlias = Entry | UnreadableEntryError | None
+"""One of the results of `fetch_many`: an entry that cannot be read does not cost the others."""
+
+Nearby: TypeAlias = Sequence[Candidate] | UnreadableEntryError
+"""One of the results of `nearest_many`."""
 
 
 @runtime_checkable
@@ -21,6 +28,9 @@ class Store(Protocol):
     A store may also have `bounded = False`: its calls may take for ever, so that the driver carries out those
     with a deadline in a thread. Without it the store is taken at its word: memory, a file, or timeouts of its
     own (`aicache._deadline.time_left` says how long it has).
+
+    Two more it may have: `seen_epoch`, the epoch if the last reply of `fetch` or `nearest` brought it along, else None,
+    so that a tier above hears of changes without asking; and `facts`, texts about itself for `stats`.
     """
 
     @property
@@ -34,10 +44,20 @@ class Store(Protocol):
     def fetch(self, key: CacheKey) -> Entry | None:
         """The entry of exactly this key, or None."""
 
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+    def nearest(
+        self,
+        partition: Partition,
+        space: Space,
+        vector: Vector,
+        k: int,
+        asker: CacheKey | None = None,
+        floor: float = -1.0,
+    ) -> Sequence[Candidate]:
         """At most `k` entries of this partition and space, nearest first, scores as true cosines in [-1, 1].
 
-        An entry whose vector is in another space or dimension is never returned; a damaged one is left out.
+        An entry whose vector is in another space or dimension is never returned; a damaged one is left out, and so is
+        one that was blocked for the asker. Those that score below `floor` may be left out too, but for the nearest.
+        `WrongKeyError` where all there are is encrypted with a foreign key.
         """
 
     def write(self, entry: Entry) -> None:
@@ -46,11 +66,29 @@ class Store(Protocol):
     def touch(self, key: CacheKey, expires: float | None) -> None:
         """Set when the entry expires; nothing happens if it is gone."""
 
-    def remove(self, keys: Sequence[CacheKey]) -> int:
-        """Remove these entries with their vectors; how many there were."""
+    def remove(self, keys: Sequence[CacheKey], *, dry_run: bool = False) -> int:
+        """Remove these entries with their vectors; how many there were. With `dry_run` they stay.
 
-    def clear(self, selection: Selection) -> int:
-        """Remove all entries of the selection; how many there were. `Selection()` is everything."""
+        Of a key's partition only the first byte of its id may be given (`CacheKey.of_id`).
+        """
+
+    def clear(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Remove all entries of the selection; how many there were. `Selection()` is everything.
+
+        With `dry_run` they stay, and nobody hears of a change.
+        """
+
+    def similar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
+        """Every entry of the selection and space, of whatever partition, whose cosine is at least `min_score`.
+
+        Nearest first; expired entries too. Looks at all entries of the selection: for people, not for lookups.
+        """
+
+    def block(self, asker: CacheKey, entry: CacheKey) -> None:
+        """Never again return this entry, nor another one written under its key, from `nearest` for this asker.
+
+        Removing and clearing entries does not undo it. Of a key's partition only the first byte of its id may be given.
+        """
 
     def sweep(self, now: float, limit: int) -> int:
         """Remove at most `limit` entries with `expires <= now`; how many were removed."""
@@ -79,7 +117,15 @@ class AsyncStore(Protocol):
     async def afetch(self, key: CacheKey) -> Entry | None:
         """As `Store.fetch`."""
 
-    async def anearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
+    async def anearest(
+        self,
+        partition: Partition,
+        space: Space,
+        vector: Vector,
+        k: int,
+        asker: CacheKey | None = None,
+        floor: float = -1.0,
+    ) -> Sequence[Candidate]:
         """As `Store.nearest`."""
 
     async def awrite(self, entry: Entry) -> None:
@@ -88,11 +134,17 @@ class AsyncStore(Protocol):
     async def atouch(self, key: CacheKey, expires: float | None) -> None:
         """As `Store.touch`."""
 
-    async def aremove(self, keys: Sequence[CacheKey]) -> int:
+    async def aremove(self, keys: Sequence[CacheKey], *, dry_run: bool = False) -> int:
         """As `Store.remove`."""
 
-    async def aclear(self, selection: Selection) -> int:
+    async def aclear(self, selection: Selection, *, dry_run: bool = False) -> int:
         """As `Store.clear`."""
+
+    async def asimilar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
+        """As `Store.similar`."""
+
+    async def ablock(self, asker: CacheKey, entry: CacheKey) -> None:
+        """As `Store.block`."""
 
     async def asweep(self, now: float, limit: int) -> int:
         """As `Store.sweep`."""
@@ -102,3 +154,25 @@ class AsyncStore(Protocol):
 
     async def aclose(self) -> None:
         """As `Store.close`."""
+
+
+@runtime_checkable
+class BatchStore(Protocol):
+    """A store that answers many reads in one round trip."""
+
+    def fetch_many(self, keys: Sequence[CacheKey]) -> Sequence[Fetched]:
+        """As `Store.fetch` of each, in the same order."""
+
+    def nearest_many(self, searches: Sequence[Search]) -> Sequence[Nearby]:
+        """As `Store.nearest` of each, in the same order."""
+
+
+@runtime_checkable
+class AsyncBatchStore(Protocol):
+    """The same for async callers."""
+
+    async def afetch_many(self, keys: Sequence[CacheKey]) -> Sequence[Fetched]:
+        """As `BatchStore.fetch_many`."""
+
+    async def anearest_many(self, searches: Sequence[Search]) -> Sequence[Nearby]:
+        """As `BatchStore.nearest_many`."""

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aicache._fork import in_forked_child
-from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Selection, Space, StoreSize, Vector
 from aicache.stores._table import EntryTable
 
 if TYPE_CHECKING:
@@ -22,6 +22,15 @@ _SMALL: Final = 64
 """Entries of a shelf up to which their own vectors are scanned. Each conversation is a partition, so there may be
 as many shelves as entries, and an index of its own would weigh more than most of them."""
 
+_COMPARED_AT_ONCE: Final = 1024
+"""Entries whose vectors `similar` copies side by side: 1.5 MiB at 384 dimensions."""
+
+_SLACK: Final = 1e-6
+"""How much lower a cosine of float32 numbers may come out: an equal vector must be found at `min_score=1.0`."""
+
+_BLOCKED_PAIRS: Final = 10_000
+"""Pairs that are kept blocked: about 300 bytes each."""
+
 
 class MemoryStore:
     """Entries in memory, bounded in number and bytes, with an index of their vectors for each partition and space.
@@ -29,6 +38,8 @@ class MemoryStore:
     It never waits for anything, so async callers use it directly. When it is full the eviction policy chooses who
     leaves; an entry larger than `max_bytes` is not kept. The nearest entry of a question counts as used, whether
     or not it is served.
+
+    Of the pairs that were blocked the last 10,000 are kept; older ones are forgotten, as all is when the process ends.
 
     Vectors are kept as float32 in the entries; `max_bytes` counts those. Large partitions have a float16 graph
     besides, about 1,000 bytes an entry at 384 dimensions, which it does not count.
@@ -57,6 +68,7 @@ class MemoryStore:
         self._lock = Lock()
         self._shelves: dict[_Place, _Shelf] = {}
         self._left: dict[_Place, _Shelf] = {}  # what a forked child does not use
+        self._blocked = _Blocked()
         in_forked_child(self._recover)  # after the table's own
 
     @property
@@ -73,17 +85,27 @@ class MemoryStore:
         """The entry of exactly this key, or None."""
         return self._table.get(key.digest)
 
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
-        """At most `k` entries of this partition and space, nearest first, with true cosines."""
+    def nearest(
+        self,
+        partition: Partition,
+        space: Space,
+        vector: Vector,
+        k: int,
+        asker: CacheKey | None = None,
+        floor: float = -1.0,  # noqa: ARG002 - to leave out what is in memory anyway saves nothing
+    ) -> Sequence[Candidate]:
+        """At most `k` entries of this partition and space that are not blocked, nearest first, with true cosines."""
         shelf = self._shelves.get((partition.id, space, len(vector) // 4))
         if shelf is None or k < 1 or not _is_usable(vector):
             return []
+        blocked = self._blocked.of(asker)
         if shelf.index is None:
             digests = list(shelf.digests.values())
         else:
-            digests = [
-                digest for label, _ in shelf.index.search(vector, k) if (digest := shelf.digests.get(label)) is not None
-            ]
+            labels = shelf.index.search(vector, k + len(blocked))
+            digests = [digest for label, _ in labels if (digest := shelf.digests.get(label)) is not None]
+        if blocked:
+            digests = [digest for digest in digests if digest not in blocked]
         candidates = self._scored(digests, space, vector)[:k]
         if candidates:
             self._table.get(candidates[0].entry.key.digest)
@@ -101,15 +123,43 @@ class MemoryStore:
         """Set when the entry expires; nothing happens if it is gone."""
         self._table.touch(key.digest, expires)
 
-    def remove(self, keys: Sequence[CacheKey]) -> int:
-        """Remove these entries with their vectors; how many there were."""
+    def remove(self, keys: Sequence[CacheKey], *, dry_run: bool = False) -> int:
+        """Remove these entries with their vectors, or with `dry_run` none; how many there were."""
+        digests = [key.digest for key in keys]
+        if dry_run:
+            return self._table.count(digests)
         with self._lock:
-            return self._table.remove(key.digest for key in keys)
+            return self._table.remove(digests)
 
-    def clear(self, selection: Selection) -> int:
-        """Remove all entries of the selection; how many there were."""
+    def clear(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Remove all entries of the selection, or with `dry_run` none; how many there were."""
+        if dry_run:
+            return len(self._table.select(selection))
         with self._lock:
             return self._table.clear(selection)
+
+    def similar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
+        """Every entry of the selection and space whose cosine is at least `min_score`, nearest first.
+
+        Compares all of them, about a microsecond each, and holds up nobody meanwhile.
+        """
+        if not vector or not _is_usable(vector):
+            return []
+        listed: list[Listed] = []
+        entries = [
+            entry
+            for entry in self._table.select(selection)
+            if entry.space == space and entry.vector is not None and len(entry.vector) == len(vector)
+        ]
+        for start in range(0, len(entries), _COMPARED_AT_ONCE):
+            listed += _listed(entries[start : start + _COMPARED_AT_ONCE], vector, min_score)
+        listed.sort(key=lambda one: -one.score)
+        return listed
+
+    def block(self, asker: CacheKey, entry: CacheKey) -> None:
+        """Never again return this entry from `nearest` for this asker, as long as the pair is among the last 10,000."""
+        with self._lock:
+            self._blocked.add(asker, entry)
 
     def sweep(self, now: float, limit: int) -> int:
         """Remove at most `limit` entries with `expires <= now`; how many were removed."""
@@ -127,6 +177,8 @@ class MemoryStore:
     def close(self) -> None:
         """Forget everything."""
         self.clear(Selection())
+        with self._lock:
+            self._blocked = _Blocked()
 
     def _recover(self) -> None:
         """In a forked child: keep what is there if nobody was at work in it, else begin anew."""
@@ -203,6 +255,53 @@ class _Shelf:
     digests: dict[int, bytes] = field(default_factory=dict)
     index: VectorIndex | None = None
     """None while there are few."""
+
+
+class _Blocked:
+    """The pairs that were reported wrong, by digests; the oldest go beyond the bound.
+
+    Readers take no lock: the set of an asker is replaced, never changed. A change cut short by a fork leaves at worst
+    its own pair half there, which does no harm.
+    """
+
+    __slots__ = ("_by_asker", "_pairs")
+
+    def __init__(self) -> None:
+        self._by_asker: dict[bytes, frozenset[bytes]] = {}
+        self._pairs: dict[tuple[bytes, bytes], None] = {}  # the oldest first
+
+    def of(self, asker: CacheKey | None) -> frozenset[bytes]:
+        """The digests of the entries that this asker must not get."""
+        return _NOTHING if asker is None else self._by_asker.get(asker.digest, _NOTHING)
+
+    def add(self, asker: CacheKey, entry: CacheKey) -> None:
+        """Block the pair. One caller at a time."""
+        self._pairs[asker.digest, entry.digest] = None
+        self._by_asker[asker.digest] = self.of(asker) | {entry.digest}
+        if len(self._pairs) > _BLOCKED_PAIRS:
+            oldest, digest = next(iter(self._pairs))
+            del self._pairs[oldest, digest]
+            left = self._by_asker.get(oldest, _NOTHING) - {digest}
+            if left:
+                self._by_asker[oldest] = left
+            else:
+                self._by_asker.pop(oldest, None)
+
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+
+
+def _listed(entries: Sequence[Entry], vector: Vector, min_score: float) -> list[Listed]:
+    """Those of the entries that are near enough. They have vectors of one dimension, though maybe damaged ones."""
+    from aicache.stores._vectors import are_vectors, cosines
+
+    vectors = [entry.vector or b"" for entry in entries]
+    scored = zip(entries, cosines(vector, vectors), are_vectors(vectors), strict=True)
+    return [
+        Listed(entry.key, entry.query, score, entry.created)
+        for entry, score, usable in scored
+        if usable and score >= min_score - _SLACK
+    ]
 
 
 def _is_usable(vector: Vector) -> bool:

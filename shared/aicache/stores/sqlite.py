@@ -1,6 +1,7 @@
 """The embedded store: one SQLite file, shared by the threads of a program and by several programs.
 
-The file holds questions and answers in clear; it is made readable to its owner only (0600, its folder 0700).
+The file holds questions and answers in clear, unless the codec encrypts them, and vectors in clear always; it is made
+readable to its owner only (0600, its folder 0700).
 docs/sqlite.md describes what happens when the file is locked, full, read-only, damaged or gone.
 """
 
@@ -15,12 +16,16 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from aicache._clock import Clock, SystemClock
-from aicache._errors import ConfigurationError, StoreError
-from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache._codec import Codec
+from aicache._errors import ConfigurationError, StoreError, WrongKeyError
+from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Search, Selection, Space, StoreSize, Vector
 from aicache.stores._sqlite_file import Identity, SqliteFile
 from aicache.stores._sqlite_home import Home, Homes
+from aicache.stores._sqlite_nearest import Neighbours
 from aicache.stores._sqlite_rows import Row, Transaction, read_row, read_totals
+from aicache.stores._sqlite_select import count_keys, count_selected, select
 from aicache.stores._sqlite_session import Session
+from aicache.stores._sqlite_similar import COMPARED_AT_ONCE, Comparison
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
 
 __all__ = ["SqliteStore", "default_path"]
@@ -58,6 +63,7 @@ class SqliteStore:
             of others, before it is given up. A read waits as long for a program that has the whole file for itself.
         index_bytes: memory for the vectors of large partitions.
         clock: decides when a reader looks again whether the file was deleted or replaced: once a second.
+        codec: compresses and encrypts what is stored. Defaults to `Codec()`, which encrypts nothing.
 
     Raises:
         ConfigurationError: an argument makes no sense; `path` is a folder, say.
@@ -72,6 +78,7 @@ class SqliteStore:
         busy_timeout: float = 0.1,
         index_bytes: int = 512 * 2**20,
         clock: Clock | None = None,
+        codec: Codec | None = None,
     ) -> None:
         self._path = _resolved(default_path() if path is None else path)
         self._max_entries = _whole("max_entries", max_entries, least=1)
@@ -82,6 +89,7 @@ class SqliteStore:
         self._busy_timeout = float(busy_timeout)
         self._file = SqliteFile(self._path, self._busy_timeout)
         self._clock = SystemClock() if clock is None else clock
+        self._codec = Codec() if codec is None else codec
         self._closed = False
         self._homes = Homes()
         weakref.finalize(self, self._homes.close)
@@ -102,7 +110,12 @@ class SqliteStore:
         return self._path
 
     def fetch(self, key: CacheKey) -> Entry | None:
-        """The entry of exactly this key, or None."""
+        """The entry of exactly this key, or None.
+
+        Raises:
+            WrongKeyError: it is encrypted with a key that the codec does not have.
+            UnreadableEntryError: it is damaged.
+        """
 
         def act(session: Session) -> Row | None:
             row = session.read(lambda connection: read_row(connection, key))
@@ -111,52 +124,100 @@ class SqliteStore:
             return row
 
         row = self._carry_out(act)
-        return None if row is None else row.entry(key.partition)
+        return None if row is None else row.entry(key.partition, self._codec)
 
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
-        """At most `k` entries of this partition and space, nearest first, with true cosines.
+    def nearest(
+        self,
+        partition: Partition,
+        space: Space,
+        vector: Vector,
+        k: int,
+        asker: CacheKey | None = None,
+        floor: float = -1.0,
+    ) -> Sequence[Candidate]:
+        """At most `k` entries of this partition and space that are not blocked, nearest first, with true cosines.
 
         The nearest one counts as used; the store does not know which of them is served.
 
         Raises:
+            WrongKeyError: there are entries, and all of them are encrypted with keys that the codec does not have.
             MissingExtraError: numpy is not installed.
         """
 
-        def act(session: Session) -> list[Candidate]:
-            find = session.neighbours.find
-            found = session.read(lambda connection: find(connection, partition, space, vector, k))
-            if found:
-                session.note_use(found[0][0])
-            return [candidate for _, candidate in found]
+        search = Search(partition, space, vector, k, asker, floor)
 
-        return self._carry_out(act) if k > 0 and vector else []
+        def act(session: Session) -> list[tuple[int, Candidate]] | WrongKeyError:
+            def look(connection: sqlite3.Connection) -> list[tuple[int, Candidate]] | WrongKeyError:
+                try:
+                    return session.neighbours.find(connection, search)
+                except WrongKeyError as error:
+                    return error  # Nothing is wrong with the connection.
+
+            found = session.read(look)
+            if found and not isinstance(found, WrongKeyError):
+                session.note_use(found[0][0])
+            return found
+
+        found = self._carry_out(act) if k > 0 and vector else []
+        if isinstance(found, WrongKeyError):
+            raise found
+        return [candidate for _, candidate in found]
 
     def write(self, entry: Entry) -> None:
         """Store the entry in place of any earlier one with its key; committed when this returns."""
-        self._change(lambda transaction: transaction.put(entry, self._max_entries, self._max_bytes))
+        body = self._codec.encode(entry)
+        self._change(lambda transaction: transaction.put(entry, body, self._max_entries, self._max_bytes))
 
     def touch(self, key: CacheKey, expires: float | None) -> None:
         """Set when the entry expires; nothing happens if it is gone."""
         self._change(lambda transaction: transaction.touch(key, expires))
 
-    def remove(self, keys: Sequence[CacheKey]) -> int:
-        """Remove these entries with their vectors; how many there were."""
-        return self._change(lambda transaction: transaction.remove(keys)) if keys else 0
+    def remove(self, keys: Sequence[CacheKey], *, dry_run: bool = False) -> int:
+        """Remove these entries with their vectors, or with `dry_run` none; how many there were."""
+        if not keys:
+            return 0
+        if dry_run:
+            return self._look(lambda connection: count_keys(connection, keys))
+        return self._change(lambda transaction: transaction.remove(keys))
 
-    def clear(self, selection: Selection) -> int:
-        """Remove what is there of the selection when this is called, some hundred entries at a time.
+    def clear(self, selection: Selection, *, dry_run: bool = False) -> int:
+        """Remove what is there of the selection when this is called, some hundred entries at a time; how many.
 
         Afterwards the file gives its free pages back and the log is emptied, so that the answers leave the
-        disk as well.
+        disk as well. With `dry_run` the entries are only counted.
         """
-        until = self._change(lambda transaction: transaction.last_id)
-        removed = after = 0
-        while after < until:
-            count, after = self._clear_some(selection, after, until)
-            removed += count
+        if dry_run:
+            return self._carry_out(
+                lambda session: session.read(lambda connection: count_selected(connection, selection))
+            )
+        ids = self._look(lambda connection: select(connection, selection))
+        # One step even for none: other programs shall forget what they hold of it.
+        steps = [ids[start : start + _CLEARED_AT_ONCE] for start in range(0, max(1, len(ids)), _CLEARED_AT_ONCE)]
+        removed = sum(self._clear(step) for step in steps)
         if removed:
             self._shrink(limit=None)
         return removed
+
+    def similar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
+        """Every entry of the selection and space whose cosine is at least `min_score`, nearest first.
+
+        Compares all vectors of the selection, some hundred at a time.
+
+        Raises:
+            WrongKeyError: all that are near enough are encrypted with keys that the codec does not have.
+            MissingExtraError: numpy is not installed.
+        """
+        if not vector:
+            return []
+        comparison = Comparison(space, vector, min_score, self._codec)
+        ids = self._look(lambda connection: select(connection, selection))
+        for start in range(0, len(ids), COMPARED_AT_ONCE):
+            self._compare(comparison, ids[start : start + COMPARED_AT_ONCE])
+        return comparison.listed()
+
+    def block(self, asker: CacheKey, entry: CacheKey) -> None:
+        """Never again return this entry, nor another one written under its key, from `nearest` for this asker."""
+        self._change(lambda transaction: transaction.block(asker, entry))
 
     def sweep(self, now: float, limit: int) -> int:
         """Remove at most `limit` entries with `expires <= now`; how many were removed."""
@@ -168,7 +229,7 @@ class SqliteStore:
 
     def size(self) -> StoreSize:
         """Entries, and their bytes in the file: bodies, vectors, and what their rows cost."""
-        totals = self._carry_out(lambda session: session.read(read_totals))
+        totals = self._look(read_totals)
         return StoreSize(totals.entries, totals.bytes)
 
     def epoch(self) -> int:
@@ -185,16 +246,21 @@ class SqliteStore:
 
     # ------------------------------------------------------------------------------------ inside
 
+    def _look(self, act: Callable[[sqlite3.Connection], R]) -> R:
+        return self._carry_out(lambda session: session.read(act))
+
     def _change(self, act: Callable[[Transaction], R]) -> R:
         return self._carry_out(lambda session: session.write(act))
 
-    def _clear_some(self, selection: Selection, after: int, until: int) -> tuple[int, int]:
-        return self._change(lambda transaction: transaction.clear(selection, after, until, _CLEARED_AT_ONCE))
+    def _clear(self, ids: Sequence[int]) -> int:
+        return self._change(lambda transaction: transaction.clear(ids))
+
+    def _compare(self, comparison: Comparison, ids: Sequence[int]) -> None:
+        self._look(lambda connection: comparison.go_on(connection, ids))
 
     def _any_expired(self, now: float) -> bool:
         query = "SELECT 1 FROM entries WHERE expires <= ? LIMIT 1"
-        found = self._carry_out(lambda session: session.read(lambda c: c.execute(query, (now,)).fetchone()))
-        return found is not None
+        return self._look(lambda connection: connection.execute(query, (now,)).fetchone()) is not None
 
     def _shrink(self, limit: int | None) -> None:
         """Give free pages back, in `limit` steps or until done. The entries are gone already: no error matters."""
@@ -249,7 +315,8 @@ class SqliteStore:
                 if damaged is not None:
                     self._file.make_ready(damaged)
                 home.sessions += 1
-                home.session = Session(self._file, home.sessions, self._busy_timeout, self._index_bytes, self._clock)
+                neighbours = Neighbours(self._index_bytes, self._codec)
+                home.session = Session(self._file, home.sessions, self._busy_timeout, neighbours, self._clock)
                 home.identity = home.session.identity
             return home.session
 

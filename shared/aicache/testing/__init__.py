@@ -1,16 +1,20 @@
 """What tests of and with aicache need: still clocks, an embedder without a model, faults, the store contract.
 
-    from aicache.testing import FakeClock, FakeEmbedder, FailingStore, FaultProxy, StoreContract, make_entry
+    from aicache.testing import ChaosStore, FakeClock, FakeEmbedder, FaultProxy, StoreContract, make_entry
 
-Nothing here imports a test framework. `aicache.testing.machine`, the stateful test, needs hypothesis.
+docs/testing.md shows how an application's own tests use them. Nothing here imports a test framework.
+`aicache.testing.machine`, the stateful test, needs hypothesis.
 """
 
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
+from aicache.testing._chaos import ChaosFaults, ChaosStore
 from aicache.testing._contract import StoreContract
 from aicache.testing._fakes import FailingStore, FakeClock, FakeEmbedder
 from aicache.testing._proxy import FaultMode, FaultProxy
 
 __all__ = [
+    "ChaosFaults",
+    "ChaosStore",
     "FailingStore",
     "FakeClock",
     "FakeEmbedder",

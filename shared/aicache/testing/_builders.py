@@ -16,14 +16,21 @@ _USAGE = Usage(input_tokens=7, output_tokens=3)
 
 
 def make_partition(
-    name: str = "default", *, namespace: str = "namespace", tenant: str = "tenant", model: str = "model"
+    name: str = "default",
+    *,
+    namespace: str = "namespace",
+    tenant: str = "tenant",
+    model: str = "model",
+    model_name: str | None = None,
 ) -> Partition:
     """A partition; equal arguments give equal partitions."""
+    named = () if model_name is None else (model_name,)
     return Partition(
-        id=_hash("partition", name, namespace, tenant, model)[:16],
+        id=_hash("partition", name, namespace, tenant, model, *named)[:16],
         namespace=_hash("namespace", namespace)[:16],
         tenant=_hash("tenant", tenant)[:16],
-        model=_hash("model", model)[:16],
+        model=_hash("model", model, *named)[:16],
+        model_name=b"" if model_name is None else _hash("model name", model_name)[:16],
     )
 
 

@@ -8,15 +8,19 @@ import re
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal, ParamSpec, TypeVar
 
 from aicache._errors import QueryTooLongError, StoreError
 from aicache._fork import in_forked_child
-from aicache._model import CacheKey, Candidate, Entry, Partition, Selection, Space, StoreSize, Vector
+from aicache._model import Space, Vector
 from aicache.stores.base import Store
+from aicache.testing._around import StoreAround, chosen_methods
 
 __all__ = ["FailingStore", "FakeClock", "FakeEmbedder"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class FakeClock:
@@ -145,16 +149,16 @@ def _features(text: str) -> Iterable[tuple[str, float]]:
             yield padded[start : start + 3], weight * 0.3
 
 
-class FailingStore:
+class FailingStore(StoreAround):
     """A store around another one whose chosen methods raise; `calls` counts the calls of each method.
 
     `fail("fetch", "write")` begins it, `recover()` ends it. Without names, `fail()` means every method but
-    `close`.
+    `close`. Of more than one fault, and of async callers, `ChaosStore` knows.
     """
 
     def __init__(self, store: Store, *methods: str, error: BaseException | None = None) -> None:
+        super().__init__(store)
         self.calls: Counter[str] = Counter()
-        self._store = store
         self._lock = threading.Lock()
         in_forked_child(self._renew_lock)
         self._failing: frozenset[str] = frozenset()
@@ -172,84 +176,21 @@ class FailingStore:
         Raises:
             ValueError: a store has no such method.
         """
-        unknown = set(methods) - _STORE_METHODS
-        if unknown:
-            raise ValueError(f"methods: a store has no method {min(unknown)!r}")
+        chosen = chosen_methods("methods", methods)
         if error is not None:
             self._error = error
-        self._failing = frozenset(methods) or _STORE_METHODS - {"close"}
+        self._failing = chosen
 
     def recover(self) -> None:
         """Let all methods work again."""
         self._failing = frozenset()
 
-    @property
-    def name(self) -> str:
-        """The name of the store inside."""
-        return self._store.name
-
-    @property
-    def blocking(self) -> bool:
-        """What the store inside says."""
-        return self._store.blocking
-
-    def fetch(self, key: CacheKey) -> Entry | None:
-        """Fail, or ask the store inside."""
-        self._enter("fetch")
-        return self._store.fetch(key)
-
-    def nearest(self, partition: Partition, space: Space, vector: Vector, k: int) -> Sequence[Candidate]:
-        """Fail, or ask the store inside."""
-        self._enter("nearest")
-        return self._store.nearest(partition, space, vector, k)
-
-    def write(self, entry: Entry) -> None:
-        """Fail, or write to the store inside."""
-        self._enter("write")
-        self._store.write(entry)
-
-    def touch(self, key: CacheKey, expires: float | None) -> None:
-        """Fail, or touch in the store inside."""
-        self._enter("touch")
-        self._store.touch(key, expires)
-
-    def remove(self, keys: Sequence[CacheKey]) -> int:
-        """Fail, or remove from the store inside."""
-        self._enter("remove")
-        return self._store.remove(keys)
-
-    def clear(self, selection: Selection) -> int:
-        """Fail, or clear the store inside."""
-        self._enter("clear")
-        return self._store.clear(selection)
-
-    def sweep(self, now: float, limit: int) -> int:
-        """Fail, or sweep the store inside."""
-        self._enter("sweep")
-        return self._store.sweep(now, limit)
-
-    def size(self) -> StoreSize:
-        """Fail, or ask the store inside."""
-        self._enter("size")
-        return self._store.size()
-
-    def epoch(self) -> int:
-        """Fail, or ask the store inside."""
-        self._enter("epoch")
-        return self._store.epoch()
-
-    def close(self) -> None:
-        """Fail, or close the store inside."""
-        self._enter("close")
-        self._store.close()
+    def _pass(self, method: str, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        self._enter(method)
+        return act(*args, **kwargs)
 
     def _enter(self, method: str) -> None:
         with self._lock:
             self.calls[method] += 1
         if method in self._failing:
             raise self._error
-
-
-_STORE_METHODS: Final = frozenset(
-    {"fetch", "nearest", "write", "touch", "remove", "clear", "sweep", "size", "epoch", "close"}
-)

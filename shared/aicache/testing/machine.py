@@ -16,23 +16,27 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aicache._model import CacheKey, Entry, Partition, Selection, Vector
+from aicache._model import CacheKey, Entry, Selection, Vector
 from aicache.stores.base import Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
+from aicache.testing._contract_removal import selected
 
 __all__ = ["StoreMachine"]
 
 _PARTITIONS = (
     make_partition("p"),
     make_partition("q"),
-    make_partition("p", tenant="other"),
-    make_partition("p", namespace="other", model="other"),
+    make_partition("p", tenant="other", model_name="large"),
+    make_partition("p", namespace="other", model="other", model_name="large"),
 )
 _KEYS = tuple(make_key(f"question {number}", partition=home) for home in _PARTITIONS for number in range(6))
 _SPACES = ("one/4", "two/4")
 _DIMENSION = 4
 
+_ASKERS = tuple(make_key(f"asker {number}", partition=home) for home in _PARTITIONS for number in range(2))
+
 _keys = st.sampled_from(_KEYS)
+_askers = st.sampled_from(_ASKERS)
 _tags = st.lists(st.sampled_from(("red", "blue", "ré'd%")), unique=True, max_size=3)
 _moments = st.integers(0, 20).map(float)
 # Few directions, so that equal and opposite vectors and ties are common.
@@ -46,7 +50,9 @@ _selections = st.builds(
     namespace=st.none() | st.sampled_from([home.namespace for home in _PARTITIONS]),
     tenant=st.none() | st.sampled_from([home.tenant for home in _PARTITIONS]),
     model=st.none() | st.sampled_from([home.model for home in _PARTITIONS]),
-    tag=st.none() | st.sampled_from(("red", "blue", "ré'd%", "none")),
+    model_name=st.none() | st.sampled_from([home.model_name for home in _PARTITIONS]),
+    tags=st.sampled_from(((), ("red",), ("blue",), ("ré'd%",), ("none",), ("red", "blue"))),
+    written_before=st.none() | _moments,
 )
 
 
@@ -60,6 +66,7 @@ class StoreMachine(RuleBasedStateMachine):
         super().__init__()
         self.store = self.make_store()
         self.model: dict[CacheKey, Entry] = {}
+        self.blocked: set[tuple[CacheKey, CacheKey]] = set()
         self.writes = 0
 
     def make_store(self) -> Store:
@@ -74,6 +81,7 @@ class StoreMachine(RuleBasedStateMachine):
         key=_keys,
         vector=st.none() | _vectors,
         space=st.sampled_from(_SPACES),
+        created=_moments,
         expires=st.none() | _moments,
         tags=_tags,
         body=st.binary(max_size=40),
@@ -84,6 +92,7 @@ class StoreMachine(RuleBasedStateMachine):
         key: CacheKey,
         vector: Vector | None,
         space: str,
+        created: float,
         expires: float | None,
         tags: list[str],
         body: bytes,
@@ -96,6 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
             body=body,
             vector=vector,
             space=None if vector is None else space,
+            created=created,
             expires=expires,
             tags=tags,
         )
@@ -114,18 +124,43 @@ class StoreMachine(RuleBasedStateMachine):
         if key in self.model:
             self.model[key] = replace(self.model[key], expires=expires)
 
-    @rule(keys=st.lists(_keys, max_size=4, unique=True))
-    def remove(self, keys: list[CacheKey]) -> None:
-        """Remove counts what was there."""
-        assert self.store.remove(keys) == sum(self.model.pop(key, None) is not None for key in keys)
+    @rule(keys=st.lists(_keys, max_size=4, unique=True), by_id=st.booleans())
+    def remove(self, keys: list[CacheKey], by_id: bool) -> None:  # noqa: FBT001 - hypothesis passes names
+        """Remove counts what was there, and a dry run counts the same."""
+        given = [CacheKey.of_id(key.id) for key in keys] if by_id else keys
+        there = sum(key in self.model for key in keys)
+        assert self.store.remove(given, dry_run=True) == there
+        assert self.store.remove(given) == there
+        for key in keys:
+            self.model.pop(key, None)
+
+    @rule(keys=st.lists(_keys, max_size=4))
+    def remove_nothing(self, keys: list[CacheKey]) -> None:
+        """A dry run of remove takes nothing."""
+        assert self.store.remove(keys, dry_run=True) == len(set(keys) & self.model.keys())
 
     @rule(selection=_selections)
     def clear(self, selection: Selection) -> None:
         """Clear takes the selection and nothing else."""
-        chosen = [key for key, entry in self.model.items() if _selected(entry, selection)]
+        chosen = [key for key, entry in self.model.items() if selected(entry, selection)]
         assert self.store.clear(selection) == len(chosen)
         for key in chosen:
             del self.model[key]
+
+    @rule(selection=_selections)
+    def clear_nothing(self, selection: Selection) -> None:
+        """A dry run of clear counts the selection and takes nothing."""
+        chosen = [key for key, entry in self.model.items() if selected(entry, selection)]
+        assert self.store.clear(selection, dry_run=True) == len(chosen)
+
+    @rule(asker=_askers, entry=_keys, by_id=st.booleans())
+    def block(self, asker: CacheKey, entry: CacheKey, by_id: bool) -> None:  # noqa: FBT001 - hypothesis passes names
+        """A blocked pair stays blocked, whatever becomes of the entry."""
+        if by_id:
+            self.store.block(CacheKey.of_id(asker.id), CacheKey.of_id(entry.id))
+        else:
+            self.store.block(asker, entry)
+        self.blocked.add((asker, entry))
 
     @rule(now=_moments, limit=st.integers(0, 5))
     def sweep(self, now: float, limit: int) -> None:
@@ -138,19 +173,23 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: bool(self.model))
     @rule(
-        partition=st.sampled_from(_PARTITIONS),
+        asker=_askers,
+        anybody=st.booleans(),
         space=st.sampled_from(_SPACES),
         vector=_vectors,
         k=st.integers(1, 8),
     )
-    def nearest(self, partition: Partition, space: str, vector: Vector, k: int) -> None:
-        """The k nearest, in order, with true cosines; among equals the store may choose."""
+    def nearest(self, asker: CacheKey, anybody: bool, space: str, vector: Vector, k: int) -> None:  # noqa: FBT001 - as above
+        """The k nearest, in order, with true cosines, without those blocked; among equals the store may choose."""
         true = {
             entry.key: _cosine(vector, entry.vector)
             for entry in self.model.values()
-            if entry.vector is not None and entry.space == space and entry.key.partition == partition
+            if entry.vector is not None
+            and entry.space == space
+            and entry.key.partition == asker.partition
+            and (anybody or (asker, entry.key) not in self.blocked)
         }
-        found = self.store.nearest(partition, space, vector, k)
+        found = self.store.nearest(asker.partition, space, vector, k, None if anybody else asker)
         scores = [one.score for one in found]
         assert scores == sorted(scores, reverse=True)
         assert len({one.entry.key for one in found}) == len(found) == min(k, len(true))
@@ -160,20 +199,37 @@ class StoreMachine(RuleBasedStateMachine):
             assert abs(one.score - true[one.entry.key]) <= self.tolerance
             assert abs(one.score - best) <= 2 * self.tolerance
 
+    @precondition(lambda self: bool(self.model))
+    @rule(
+        selection=_selections,
+        space=st.sampled_from(_SPACES),
+        vector=_vectors,
+        min_score=st.sampled_from((-1.0, -0.4, 0.15, 0.77)),
+    )
+    def similar(self, selection: Selection, space: str, vector: Vector, min_score: float) -> None:
+        """All of the selection that is near enough, in order; what is on the bound within the tolerance may be in."""
+        true = {
+            entry.id: _cosine(vector, entry.vector)
+            for entry in self.model.values()
+            if entry.vector is not None and entry.space == space and selected(entry, selection)
+        }
+        found = self.store.similar(selection, space, vector, min_score)
+        scores = [one.score for one in found]
+        assert scores == sorted(scores, reverse=True)
+        listed = {one.key.id: one for one in found}
+        assert len(listed) == len(found)
+        for name, score in true.items():
+            if abs(score - min_score) > self.tolerance:
+                assert (name in listed) == (score > min_score)
+        by_id = {entry.id: entry for entry in self.model.values()}
+        for name, one in listed.items():
+            assert (one.query, one.created) == (by_id[name].query, by_id[name].created)
+            assert abs(one.score - true[name]) <= self.tolerance
+
     @invariant()
     def size_is_the_number_of_entries(self) -> None:
         """Size counts the model's entries."""
         assert self.store.size().entries == len(self.model)
-
-
-def _selected(entry: Entry, selection: Selection) -> bool:
-    home = entry.key.partition
-    return (
-        selection.namespace in (None, home.namespace)
-        and selection.tenant in (None, home.tenant)
-        and selection.model in (None, home.model)
-        and (selection.tag is None or selection.tag in entry.tags)
-    )
 
 
 def _cosine(one: Vector, other: Vector) -> float:

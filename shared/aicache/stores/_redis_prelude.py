@@ -1,0 +1,183 @@
+"""What the Lua scripts of the Redis store have in common: functions on the keys of one bucket.
+
+What differs between the dialects comes first: how an entry's bytes are held, and how a vector is dropped. `$NAME`
+stands for a position in the head of a value (`_redis_layout.OFFSETS`).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["COMMON", "HASHES", "SELECTS", "STRINGS", "WITHOUT_SETS", "WITH_SETS"]
+
+STRINGS: Final = """
+local function head(key)
+  local h = redis.pcall('GETRANGE', key, 0, $HEAD - 1)
+  if type(h) == 'string' and #h == $HEAD and h:byte(1) == $FORMAT then return h end
+end
+local function tags_of(key, h)
+  return redis.call('GETRANGE', key, $HEAD, $HEAD + 8 * struct.unpack('<H', h:sub($TAGS)) - 1)
+end
+local function vector_of(key, h)
+  local from = $HEAD + 8 * struct.unpack('<H', h:sub($TAGS))
+  return redis.call('GETRANGE', key, from, from + struct.unpack('<I4', h:sub($VECTOR)) - 1)
+end
+local function put(key)
+  redis.call('SET', key, ARGV[4])
+end
+local function set_generation(key, g)
+  redis.call('SETRANGE', key, $GENERATION_AT, g)
+end
+local function set_expiry(key, field)
+  redis.call('SETRANGE', key, $EXPIRES_AT, field)
+end
+local function bytes_of(key)
+  local n = redis.pcall('STRLEN', key)
+  return type(n) == 'number' and n or 0
+end
+"""
+
+HASHES: Final = """
+local function whole_head(key)
+  local h = redis.pcall('HGET', key, 'h')
+  if type(h) == 'string' and #h >= $HEAD and h:byte(1) == $FORMAT then return h end
+end
+local function head(key)
+  local h = whole_head(key)
+  return h and h:sub(1, $HEAD)
+end
+local function tags_of(key, h)
+  return whole_head(key):sub($HEAD + 1)
+end
+local function vector_of(key, h)
+  return redis.call('HGET', key, 'v' .. struct.unpack('<I4', h:sub($VECTOR)) / 4) or ''
+end
+local function put(key)
+  redis.call('DEL', key)
+  redis.call('HSET', key, 'h', ARGV[4], 'b', ARGV[5])
+  if ARGV[6] ~= '' then
+    redis.call('HSET', key, 's', ARGV[2], ARGV[6], ARGV[7])
+  end
+end
+local function set_generation(key, g)
+  local h = whole_head(key)
+  redis.call('HSET', key, 'h', h:sub(1, $GENERATION_AT) .. g .. h:sub($GENERATION_AT + 9))
+end
+local function set_expiry(key, field)
+  local h = whole_head(key)
+  redis.call('HSET', key, 'h', h:sub(1, $EXPIRES_AT) .. field .. h:sub($AFTER_EXPIRY))
+end
+local function bytes_of(key)
+  local n = 0
+  for _, part in ipairs(redis.pcall('HVALS', key)) do n = n + #part end
+  return n
+end
+"""
+
+WITHOUT_SETS: Final = """
+local function drop_vector(base, shelf, name) end
+local function drop_shelf(base, shelf) end
+"""
+
+# `pcall`: a key of another type under that name must not keep an entry from being removed.
+WITH_SETS: Final = """
+local function drop_vector(base, shelf, name)
+  if shelf ~= '$NO_SHELF' then redis.pcall('VREM', base .. 'v:' .. shelf, name) end
+end
+local function drop_shelf(base, shelf)
+  if shelf ~= '$NO_SHELF' then redis.call('UNLINK', base .. 'v:' .. shelf) end
+end
+"""
+
+COMMON: Final = """
+local function base_of(index) return index:sub(1, -2) end
+local function shelf_of(h) return h:sub($SHELF) end
+local function name_in(member) return member:sub(1, 64) end
+local function shelf_in(member) return member:sub(65) end
+
+-- The generation of a bucket, or false: it is in the index, and repeated in a key of its own.
+local function generation_in(index)
+  local score = redis.call('ZSCORE', index, 'g')
+  return score and struct.pack('<d', tonumber(score))
+end
+local function generation(index)
+  local g, copy = generation_in(index), base_of(index) .. 'g'
+  if not g then
+    -- There is no index, or it was evicted: what is left of its entries is not to be served.
+    redis.call('DEL', copy)
+  elseif redis.call('GET', copy) ~= g then
+    redis.call('SET', copy, g)
+  end
+  return g
+end
+local function begin_generation(index, time)
+  redis.call('ZADD', index, string.format('%.0f', time[1] * 1000000 + time[2]), 'g')
+  return generation(index)
+end
+local function is_alive(h, g) return h and g and h:sub($GENERATION) == g end
+
+-- Redis drops an entry by itself some time after it expired; the limit is a hundred years.
+local function limit_life(key, expires, grace)
+  if expires == 'inf' then
+    redis.call('PERSIST', key)
+  else
+    local time = redis.call('TIME')
+    local left = tonumber(expires) * 1000 - (time[1] * 1000 + time[2] / 1000)
+    redis.call('PEXPIRE', key, string.format('%.0f', math.min(math.max(left, 0) + grace, 3.1536e12)))
+  end
+end
+
+-- The count of changes starts at the time and not at 0: if it is lost, no number comes twice.
+local function begin_count(all)
+  if redis.call('EXISTS', all) == 0 then
+    local time = redis.call('TIME')
+    redis.call('SET', all, string.format('%.0f', time[1] * 1000000 + time[2]))
+  end
+end
+local function announce(all, own)
+  if all then
+    begin_count(all)
+    redis.call('INCR', all)
+    redis.call('INCR', own)
+    redis.call('EXPIRE', own, $EPOCH_SECONDS)
+  end
+end
+
+local function tidy(index)
+  if redis.call('ZCARD', index) <= 1 then redis.call('DEL', index, base_of(index) .. 'g') end
+end
+
+-- Whether the member stood for an entry that is to be served. Drops the member, its vector and, if it is the member's
+-- own, the entry.
+local function drop(index, member, g)
+  local base, name, shelf = base_of(index), name_in(member), shelf_in(member)
+  local key = base .. 'e:' .. name
+  local h = head(key)
+  local served = false
+  if not h or shelf_of(h) == shelf then
+    served = redis.call('UNLINK', key) == 1 and is_alive(h, g)
+  end
+  drop_vector(base, shelf, name)
+  redis.call('ZREM', index, member)
+  return served
+end
+"""
+
+SELECTS: Final = """
+-- Whether the entry agrees with ARGV 3 to 8: namespace, tenant, model, its name, the time it was written before, and
+-- the tags it must carry, 8 bytes each. What is empty selects all.
+local function selects(key, h)
+  if ARGV[3] ~= '' and h:sub($NAMESPACE) ~= ARGV[3] then return false end
+  if ARGV[4] ~= '' and h:sub($TENANT) ~= ARGV[4] then return false end
+  if ARGV[5] ~= '' and h:sub($MODEL) ~= ARGV[5] then return false end
+  if ARGV[6] ~= '' and h:sub($MODEL_NAME) ~= ARGV[6] then return false end
+  if ARGV[7] ~= '' and not (struct.unpack('<d', h:sub($CREATED)) < struct.unpack('<d', ARGV[7])) then return false end
+  if ARGV[8] == '' then return true end
+  local carried, tags = {}, tags_of(key, h)
+  for i = 1, #tags, 8 do carried[tags:sub(i, i + 7)] = true end
+  for i = 1, #ARGV[8], 8 do
+    if not carried[ARGV[8]:sub(i, i + 7)] then return false end
+  end
+  return true
+end
+"""

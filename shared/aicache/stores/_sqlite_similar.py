@@ -1,0 +1,96 @@
+"""All entries near a vector, whatever their partition: a comparison with every vector of a selection.
+
+For people who look for answers to take away, not for lookups: no index spans partitions, and a graph would miss some.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from aicache._codec import Codec
+from aicache._errors import UnreadableEntryError, WrongKeyError
+from aicache._model import CacheKey, Listed, Partition, Space, Vector
+from aicache.stores._sqlite_nearest import sound
+from aicache.stores._sqlite_rows import Row, space_bytes
+
+__all__ = ["COMPARED_AT_ONCE", "Comparison"]
+
+COMPARED_AT_ONCE: Final = 250
+"""Vectors of one step, which is one read: memory and log do not grow with the file, and others get their turn."""
+
+_SLACK: Final = 1e-6
+"""How much lower a cosine of float32 numbers may come out: an equal vector must be found at `min_score=1.0`."""
+
+_VECTORS: Final = (
+    "SELECT id, vector, checksum FROM vectors WHERE space = (SELECT id FROM spaces WHERE name = ?) "
+    "AND length(vector) = ? AND typeof(vector) = 'blob' AND id IN "
+)
+_WHOLE: Final = (
+    "SELECT e.id, e.digest, e.expires, b.body, v.vector, v.checksum, "
+    "v.partition, g.namespace, g.tenant, g.model, g.model_name "
+    "FROM entries e JOIN bodies b ON b.id = e.id JOIN vectors v ON v.id = e.id JOIN groups g ON g.id = e.grp "
+    "WHERE e.id = ?"
+)
+
+
+class Comparison:
+    """A vector on its way through a file. For one thread.
+
+    Raises:
+        MissingExtraError: at construction, when numpy is not installed.
+    """
+
+    def __init__(self, space: Space, vector: Vector, min_score: float, codec: Codec) -> None:
+        from aicache.stores._vectors import is_vector
+
+        self._usable = is_vector(vector)
+        self._space = space
+        self._vector = vector
+        self._min_score = min_score - _SLACK
+        self._codec = codec
+        self._found: list[Listed] = []
+        self._foreign = False
+
+    def go_on(self, connection: sqlite3.Connection, ids: Sequence[int]) -> None:
+        """Compare with the entries of these ids, at most `COMPARED_AT_ONCE`."""
+        if not self._usable:
+            return
+        query = f"{_VECTORS}({','.join('?' * len(ids))})"
+        rows = connection.execute(query, (space_bytes(self._space), len(self._vector), *ids)).fetchall()
+        near = [self._read(connection, number, score) for number, score in self._near(rows)]
+        # Only when all is done: after an error the whole step is carried out again.
+        self._found += [one for one in near if one is not None]
+
+    def listed(self) -> Sequence[Listed]:
+        """What was near enough, nearest first."""
+        if self._foreign and not self._found:
+            raise WrongKeyError("All stored entries near it are encrypted with keys that are not among ours")
+        return sorted(self._found, key=lambda one: -one.score)
+
+    def _near(self, rows: Sequence[tuple[int, Vector, int]]) -> list[tuple[int, float]]:
+        from aicache.stores._vectors import cosines
+
+        intact = sound(rows)
+        scores = cosines(self._vector, [vector for _, vector in intact])
+        pairs = zip(intact, scores, strict=True)
+        return [(number, score) for (number, _), score in pairs if score >= self._min_score]
+
+    def _read(self, connection: sqlite3.Connection, number: int, score: float) -> Listed | None:
+        """The entry of this id; None if it is gone or cannot be read."""
+        found = connection.execute(_WHOLE, (number,)).fetchone()
+        if found is None:
+            return None
+        row, partition = Row._make(found[:6]), Partition(*found[6:])
+        try:
+            entry = row.entry(partition, self._codec)
+        except WrongKeyError:
+            self._foreign = True
+            return None
+        except UnreadableEntryError:
+            return None
+        # What the entry itself says of its space is covered by its checksum, the column is not.
+        if entry.space != self._space:
+            return None
+        return Listed(CacheKey(partition, row.digest), entry.query, score, entry.created)

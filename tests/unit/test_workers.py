@@ -1,0 +1,104 @@
+"""Rules of the threads that carry out what would block an event loop."""
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import Future, wait
+
+import pytest
+
+from aicache._workers import DaemonThreads, Workers
+
+
+def test_a_task_gives_its_result_or_its_error() -> None:
+    threads = DaemonThreads(2, "t")
+    assert threads.submit(lambda a, b: a + b, 1, b=2).result() == 3
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result()
+    threads.shutdown()
+
+
+def test_tasks_run_side_by_side_up_to_the_bound() -> None:
+    threads = DaemonThreads(3, "t")
+    meeting = threading.Barrier(3)
+    wait([threads.submit(meeting.wait, 10) for _ in range(3)])
+    assert not meeting.broken
+    running = {
+        future.result() for future in [threads.submit(lambda: threading.current_thread().name) for _ in range(50)]
+    }
+    assert running <= {"t_0", "t_1", "t_2"}
+    threads.shutdown()
+
+
+def test_an_idle_thread_is_used_before_another_is_made() -> None:
+    threads = DaemonThreads(4, "t")
+    for _ in range(20):
+        threads.submit(lambda: None).result()
+        # The thread says that it is idle just after it has given the result.
+        while not threads._idle.acquire(timeout=10):
+            pass
+        threads._idle.release()
+    assert len(threads._threads) == 1
+    threads.shutdown()
+
+
+def test_a_task_cancelled_before_it_began_never_runs() -> None:
+    threads = DaemonThreads(1, "t")
+    gate = threading.Event()
+    first: Future[bool] = threads.submit(gate.wait)
+    ran: list[int] = []
+    second = threads.submit(ran.append, 1)
+    assert second.cancel()
+    gate.set()
+    threads.shutdown()
+    assert first.result()
+    assert ran == []
+
+
+def test_after_the_end_what_waits_is_done_and_nothing_more_is_taken() -> None:
+    threads = DaemonThreads(1, "t")
+    done: list[int] = []
+    for number in range(5):
+        threads.submit(done.append, number)
+    threads.shutdown()
+    assert done == [0, 1, 2, 3, 4]
+    with pytest.raises(RuntimeError):
+        threads.submit(lambda: None)
+
+
+def test_shutting_down_may_cancel_what_has_not_begun() -> None:
+    threads = DaemonThreads(1, "t")
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        gate.wait()
+
+    first = threads.submit(hold)
+    waiting = [threads.submit(lambda: None) for _ in range(3)]
+    begun.wait()
+    threads.shutdown(wait=False, cancel_futures=True)
+    gate.set()
+    first.result()
+    assert all(future.cancelled() for future in waiting)
+
+
+def test_workers_are_made_anew_after_they_were_closed() -> None:
+    workers = Workers()
+    assert workers.executor().submit(lambda: 1).result() == 1
+    workers.close()
+    assert workers.executor().submit(lambda: 2).result() == 2
+    workers.close()
+
+
+def test_a_call_that_hangs_does_not_keep_the_interpreter_alive() -> None:
+    program = """
+import threading
+from aicache._workers import Workers
+begun = threading.Event()
+Workers().executor().submit(lambda: (begun.set(), threading.Event().wait()))
+begun.wait()
+print("done")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
+    assert ended.stdout == b"done\n"
