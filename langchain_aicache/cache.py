@@ -42,7 +42,7 @@ class AICache(BaseCache):
     """An answer cache for LangChain: `set_llm_cache(AICache())`, and nothing else changes.
 
     Args:
-        store: where answers are kept: None for a SQLite file in the user's cache folder, `memory://`,
+        store: where answers are kept: None for a SQLite file in the user's cache folder, `memory://`, `redis://...`,
             `sqlite:///path.db`, or a `Store`.
         embeddings: what turns questions into vectors: a LangChain `Embeddings`, a model name or folder, a callable,
             an `Embedder`; None for the local model if its extra is installed; False for exact matching only.
