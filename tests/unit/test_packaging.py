@@ -25,6 +25,7 @@ SOURCES = {"aicache": ROOT / "shared" / "aicache", "langchain_aicache": ROOT / "
 
 OPTIONAL = (
     "redis",
+    "tenacity",
     "cryptography",
     "zstandard",
     "numpy",

@@ -33,6 +33,8 @@ from aicache.stores._redis_url import Address, Topology
 __all__ = ["CLOSED", "AsyncClients", "Clients", "Limits"]
 
 CLOSED: Final = "The store is closed; make a new one."
+_AGAIN: Final = 0.02
+"""Seconds between two cuts of connections that closing did not end."""
 _ALL_IN_USE: Final = "All connections to Redis are in use: allow more with max_connections."
 
 
@@ -259,13 +261,12 @@ class AsyncClients:
                 await asyncio.wait([held.learning], timeout=0.01)
             wanted = self._limits.max_connections  # Whoever uses the client has one of these.
             taken = await _taken(held.gate, wanted, self._limits.parting)
-            await aclose_client(held.client)
-            if taken < wanted:
-                # Those who read have failed by now. Those who connect are not known to redis-py's pool before they
-                # have, or have given up.
-                patience = self._limits.connect_timeout + self._limits.parting
-                taken += await _taken(held.gate, wanted - taken, patience)
+            until = loop.time() + self._limits.connect_timeout + self._limits.parting
+            while taken < wanted and loop.time() < until:
+                # Those who read fail now; some go on to connect, and redis-py cannot cut those before they have.
                 await aclose_client(held.client)
+                taken += await _taken(held.gate, wanted - taken, _AGAIN)
+            await aclose_client(held.client)
             for _ in range(taken):
                 held.gate.release()  # For those who still wait for their turn: they find the store closed.
 

@@ -27,6 +27,7 @@ __all__ = ["ASYNC", "SYNC", "ClusterNode", "Limits", "aclose_client", "close_cli
 _CLIENT_NAME: Final = "aicache"
 _PROTOCOL: Final = 2
 """RESP2: the commands used here say no less in it, and a connection opens with fewer commands."""
+_ENDLESS: Final = 2**31 - 1
 _PARTING: Final = 0.25
 """Seconds that closing waits for what is under way, at most, before it cuts the connections."""
 
@@ -88,6 +89,9 @@ def _cluster(hosts: Sequence[tuple[str, int]], *, ssl: bool = False, **settings:
 
 def _async_cluster(hosts: Sequence[tuple[str, int]], **settings: Any) -> redis.asyncio.cluster.RedisCluster:
     nodes = [redis.asyncio.cluster.ClusterNode(*host) for host in hosts]
+    # Before redis-py 8, a call that is cancelled as it connects or sends counts as a connection in use for ever. The
+    # number of callers is limited without it.
+    settings["max_connections"] = _ENDLESS
     return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **settings)
 
 

@@ -27,6 +27,7 @@ from aicache._model import (
 
 try:
     import redis  # noqa: F401 - say what to install before anything below needs it
+    import tenacity  # noqa: F401 - the same
 except ImportError as error:
     raise MissingExtraError("RedisStore", "redis") from error
 
