@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from langchain_core.outputs import Generation
+from cryptography.fernet import Fernet
+from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration, Generation
 from langchain_tests.integration_tests.cache import AsyncCacheTestSuite, SyncCacheTestSuite
 
-from aicache import Match
-from aicache.testing import FakeEmbedder
+from aicache import Match, MissReason
+from aicache.cache import EPOCH_INTERVAL
+from aicache.testing import FakeClock, FakeEmbedder
 from langchain_aicache import AICache
 
 SERVERS = ["redis_standalone", "redis_7", "redis_search", "redis_cluster", "redis_sentinel"]
@@ -104,3 +108,102 @@ async def test_a_killed_server_costs_no_exception_and_no_answer_and_gets_what_it
         with open_cache(node.url) as other:
             for number in range(4):
                 assert other.lookup(f"kept question {number}", "m") == ANSWER
+
+
+# ------------------------------------------------------------------------------------------ taking answers back
+
+UNRELATED = "Which planets have rings?"
+
+
+def take_back(cache: AICache, how: str) -> int:
+    """Take the answer to ASKED back; how many entries went."""
+    match how:
+        case "tag" | "source":
+            return cache.invalidate(**{how: "x"}).count  # type: ignore[misc]
+        case "like":
+            return cache.invalidate(like=REWORDED, min_score=0.8).count
+        case "entry_id":
+            entry_id = cache.explain(ASKED, "m").entry_id
+            assert entry_id is not None
+            return cache.invalidate(entry_id=entry_id).count
+        case "prompt":
+            return cache.invalidate(ASKED, llm="m").count
+        case _:
+            return cache.invalidate(older_than=0.0).count
+
+
+WAYS = ["tag", "source", "like", "entry_id", "prompt", "older_than"]
+
+
+@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize("name", BY_MEANING)
+def test_what_one_process_takes_back_the_other_serves_no_longer_than_a_second(
+    request: pytest.FixtureRequest, name: str, how: str
+) -> None:
+    url = server(request, name).url
+    clock = FakeClock(wall=time.time())
+    with open_cache(url) as one, open_cache(url, clock=clock) as two:
+        with one.scope(tags=("x",), sources=("x",)):
+            one.update(ASKED, "m", ANSWER)
+        one.update(UNRELATED, "m", ANSWER)
+        for text in (ASKED, ASKED):
+            assert two.lookup(text, "m") == ANSWER
+        assert two.stats().hits["l1", Match.EXACT] == 1
+        assert take_back(one, how) == (2 if how == "older_than" else 1)
+        clock.advance(EPOCH_INTERVAL)
+        assert two.lookup(ASKED, "m") is None
+        assert (two.lookup(UNRELATED, "m") is None) == (how == "older_than")
+
+
+@pytest.mark.parametrize("name", ["redis_standalone", "redis_search", "redis_sentinel"])
+async def test_a_process_that_asks_redis_hears_of_it_at_once(request: pytest.FixtureRequest, name: str) -> None:
+    url = server(request, name).url
+    async with open_cache(url) as one, open_cache(url, clock=FakeClock(wall=time.time())) as two:
+        one.update(ASKED, "m", ANSWER)
+        await two.alookup(ASKED, "m")
+        one.clear()
+        # Its clock stands still: it is this reply that tells it.
+        await two.alookup(UNRELATED, "m")
+        assert await two.alookup(ASKED, "m") is None
+
+
+@pytest.mark.parametrize("name", BY_MEANING)
+def test_a_hit_that_one_process_reports_is_never_matched_again_by_another(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    url = server(request, name).url
+    with open_cache(url) as one, open_cache(url, l1_entries=0) as two:
+        one.update(ASKED, "m", [ChatGeneration(message=AIMessage("by mail"))])
+        (hit,) = two.lookup(REWORDED, "m") or ()
+        assert isinstance(hit, ChatGeneration)
+        assert one.report(hit.message.response_metadata["aicache"]["entry_id"], wrong=True)
+        assert two.lookup(ASKED, "m") is None
+        one.update(ASKED, "m", ANSWER)
+        assert two.lookup(REWORDED, "m") is None
+        assert two.lookup(ASKED, "m") == ANSWER
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_many_prompts_are_answered_at_once(request: pytest.FixtureRequest, name: str) -> None:
+    with open_cache(server(request, name).url, l1_entries=0) as cache:
+        cache.update(ASKED, "m", ANSWER)
+        found = cache.lookup_many([UNRELATED, ASKED, REWORDED], "m")
+        assert found == [None, ANSWER, None if name == "redis_7" else ANSWER]
+
+
+def test_stats_say_in_which_dialect_and_why_nothing_is_matched_by_meaning(request: pytest.FixtureRequest) -> None:
+    with open_cache(server(request, "redis_7").url) as cache:
+        cache.lookup(ASKED, "m")
+        facts = cache.stats().store
+        assert (facts["name"], facts["dialect"]) == ("redis", "plain")
+        assert "vector sets" in facts["reason"]
+
+
+def test_a_foreign_key_is_a_miss_with_a_name_and_a_counter(request: pytest.FixtureRequest) -> None:
+    url = server(request, "redis_standalone").url
+    with open_cache(url, encryption_keys=[Fernet.generate_key()]) as cache:
+        cache.update(ASKED, "m", ANSWER)
+    with open_cache(url, encryption_keys=[Fernet.generate_key()]) as other:
+        assert other.lookup(ASKED, "m") is None
+        assert other.lookup(REWORDED, "m") is None
+        assert other.stats().misses == {MissReason.WRONG_KEY: 2}
