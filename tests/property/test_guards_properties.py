@@ -14,6 +14,9 @@ VOCABULARY = """
     and or between vs than 1 2 two twenty five hundred 1,000 5kg $100 50% utf8 main.py == ++ i++ v1.2.3 card pay first
     this next week usd euros wie ist nicht das U.S. US United States mother . ?
     it IT It Polish polish x X -r -R Mb MB mw MW "a" "A" año ano But without unpaid paid C++ C#
+    only all some most every always usually at least exactly over under did will should can must need have been by by
+    until -10 vitamin C D order orders getValue getvalue ./Build ./build None none $HOME $home \\d \\D a.b A.b f(x) F(x)
+    SELECT FROM Users users List list = [A-Z] [a-z] <Tag> <tag>
 """
 WORDS = st.sampled_from(VOCABULARY.split())
 SENTENCES = st.lists(WORDS, max_size=12).map(" ".join)

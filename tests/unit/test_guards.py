@@ -19,6 +19,7 @@ from aicache._guards import (
     DirectionGuard,
     Guard,
     IdentifierGuard,
+    MoodGuard,
     NameGuard,
     NegationGuard,
     NumberGuard,
@@ -26,6 +27,8 @@ from aicache._guards import (
     Parsed,
     Parser,
     PrefixGuard,
+    RoleGuard,
+    ScopeGuard,
     SwapGuard,
     parse,
 )
@@ -141,6 +144,44 @@ CONFLICTS: list[tuple[Guard, str, str]] = [
     (CaseGuard(), "what is `List`", "what is `list`"),
     (CaseGuard(), "set max_size", "set MAX_SIZE"),
     (CaseGuard(), "haben sie am Montag Zeit und Ruhe", "haben Sie am Montag Zeit und Ruhe"),
+    (CaseGuard(), "What does obj.getValue() return?", "What does obj.getvalue() return?"),
+    (CaseGuard(), "why is getValue slow", "why is getvalue slow"),
+    (CaseGuard(), "how do I run ./Build", "how do I run ./build"),
+    (CaseGuard(), "cd src/Utils", "cd src/utils"),
+    (CaseGuard(), "delete C:\\Temp", "delete C:\\temp"),
+    (CaseGuard(), "Why is Main.java not found?", "Why is main.java not found?"),
+    (CaseGuard(), "if x is None", "if x is none"),
+    (CaseGuard(), "Why does my function return None?", "Why does my function return none?"),
+    (CaseGuard(), "What is NaN in JavaScript?", "What is nan in JavaScript?"),
+    (CaseGuard(), "import List from typing", "import list from typing"),
+    (CaseGuard(), "what is $HOME", "what is $home"),
+    (CaseGuard(), "what does \\d+ match", "what does \\D+ match"),
+    (CaseGuard(), "what does [A-Z]+ match", "what does [a-z]+ match"),
+    (CaseGuard(), "SELECT id FROM Users", "SELECT id FROM users"),
+    (CaseGuard(), "use <Button> here", "use <button> here"),
+    (CaseGuard(), "what is std::Vector", "what is std::vector"),
+    (CaseGuard(), "is key == Null here", "is key == null here"),
+    (CaseGuard(), "open https://a.org/Foo", "open https://a.org/foo"),
+    (CaseGuard(), "wie schreibe ich getValue", "wie schreibe ich getvalue"),
+    (NumberGuard(), "warm at -10 degrees", "warm at 10 degrees"),
+    (IdentifierGuard(), "take vitamin c", "take vitamin d"),
+    (IdentifierGuard(), "the results of group A", "the results of group B"),
+    (DirectionGuard(), "will it arrive by friday", "will it arrive after friday"),
+    (ScopeGuard(), "delete all my messages", "delete some of my messages"),
+    (ScopeGuard(), "why do most people agree", "why do some people agree"),
+    (ScopeGuard(), "a set with at least 2 elements", "a set with exactly 2 elements"),
+    (ScopeGuard(), "fares for people over 65", "fares for people of 65"),
+    (ScopeGuard(), "is it always free", "is it usually free"),
+    (ScopeGuard(), "can only admins remove users", "can admins remove users"),
+    (ScopeGuard(), "can only the owner remove users", "can the owner only remove users"),
+    (ScopeGuard(), "do I need a passport and a visa", "do I need a passport or a visa"),
+    (MoodGuard(), "When did the sale start?", "When will the sale start?"),
+    (MoodGuard(), "Did I have to pay?", "Do I have to pay?"),
+    (MoodGuard(), "Can I eat before it?", "Should I eat before it?"),
+    (MoodGuard(), "Am I allowed to tip?", "Am I required to tip?"),
+    (RoleGuard(), "can I cancel my booking with the airline", "can the airline cancel my booking"),
+    (RoleGuard(), "two coupons on one order", "one coupon on two orders"),
+    (RoleGuard(), "was Anna invited by Tom", "did Anna invite Tom"),
     (AccentGuard(), "wie kann ich drucken", "wie kann ich drücken"),
     (AccentGuard(), "aimer pêcher", "aimer pécher"),
     (AccentGuard(), "el papa vive en Roma", "el papá vive en Roma"),
@@ -216,6 +257,33 @@ AGREEMENTS: list[tuple[Guard, str, str]] = [
     (CaseGuard(), "may I", "May i"),
     (CaseGuard(), "a file of 10 mb", "a file of 10 MB"),
     (CaseGuard(), "wie lange hat die werkstatt offen", "Wie lange hat die Werkstatt offen"),
+    (CaseGuard(), "my iPhone and eBay on macOS", "my iphone and ebay on macos"),
+    (CaseGuard(), "learn JavaScript with Node.js", "learn javascript with node.js"),
+    (CaseGuard(), "mail Me@a.org or see Example.com", "mail me@a.org or see example.com"),
+    (CaseGuard(), "None of my functions work", "none of my functions work"),
+    (CaseGuard(), "What is None in Python?", "what is none in python?"),
+    (CaseGuard(), "what is NULL in SQL", "what is null in SQL"),
+    (CaseGuard(), "What is a Set of plates?", "What is a set of plates?"),
+    (CaseGuard(), "it failed.Please help", "it failed.please help"),
+    (CaseGuard(), "I BOUGHT IT FROM YOUR SHOP", "I bought it from your shop"),
+    (CaseGuard(), "item(s) lost and/or broken", "Item(s) lost And/Or broken"),
+    (NumberGuard(), "from 5 -10 people", "from 5-10 people"),
+    (IdentifierGuard(), "which vitamin is in milk", "vitamin c is in milk"),
+    (DirectionGuard(), "how do I do it in the app", "how do I do it with the app"),
+    (ScopeGuard(), "is it for all users", "is it for every user"),
+    (ScopeGuard(), "what are some good hotels", "what are all good hotels"),
+    (ScopeGuard(), "how long does it usually last", "how long does it last"),
+    (ScopeGuard(), "phones under 500", "phones below 500"),
+    (ScopeGuard(), "not only today", "today"),
+    (ScopeGuard(), "between tea and milk", "between tea or milk"),
+    (MoodGuard(), "Can I pay later?", "Is it possible to pay later?"),
+    (MoodGuard(), "How do I pay?", "How can I pay?"),
+    (MoodGuard(), "Why did it fail?", "Why does it fail?"),
+    (MoodGuard(), "Do I need a visa?", "Will I need a visa?"),
+    (RoleGuard(), "can I cancel it", "can you cancel it"),
+    (RoleGuard(), "how do I install numpy", "how can numpy be installed"),
+    (RoleGuard(), "two coupons on one order", "on one order two coupons"),
+    (RoleGuard(), "was Anna invited by Tom", "did Tom invite Anna"),
     (AccentGuard(), "Über uns", "über uns"),
     (AccentGuard(), "cafe\u0301 creme", "caf\u00e9 creme"),
     (AccentGuard(), "où est «la gare» ?", "Où est la gare?"),
@@ -305,40 +373,17 @@ def test_anyone_can_write_a_guard() -> None:
     assert guard.conflict(parse("hello there"), parse("there"))
 
 
-# The corpus: two thirds written while the guards were, one third after they were frozen. The levels are what was
-# measured at that moment, less one pair of slack; "this / next week" was added later and is not counted on.
+# The corpus: two thirds written while the guards were, one third after they were frozen (docs/correctness.md).
 
 
-def share(part: str, *, same: bool) -> float:
-    pairs = [pair for pair in PAIRS if pair["part"] == part and pair["same"] is same]
-    return sum(vetoed(pair["a"], pair["b"]) is not None for pair in pairs) / len(pairs)
+def share(frozen: str, *, same: bool) -> float:
+    pairs = [pair for pair in PAIRS if pair["frozen"] == frozen and pair["same"] is same]
+    return sum(vetoed(pair["text_a"], pair["text_b"]) is not None for pair in pairs) / len(pairs)
 
 
-def test_the_corpus_spans_the_domains_with_enough_pairs_of_each_kind() -> None:
-    assert {pair["domain"] for pair in PAIRS} == {
-        "support",
-        "coding",
-        "travel",
-        "finance",
-        "medicine",
-        "maths",
-        "shopping",
-    }
-    adversarial = [pair for pair in PAIRS if not pair["same"]]
-    assert len(adversarial) >= 60
-    assert len(PAIRS) - len(adversarial) >= 60
-    held_out = [pair for pair in PAIRS if pair["part"] == "held out"]
-    assert len(held_out) * 3 >= len(PAIRS)
+def test_guards_alone_veto_most_adversarial_pairs_they_were_written_with() -> None:
+    assert share("before", same=False) >= 0.75
 
 
-def test_guards_alone_veto_nearly_all_adversarial_pairs_they_were_written_with() -> None:
-    assert share("tuned", same=False) >= 0.95
-
-
-def test_guards_alone_veto_most_adversarial_pairs_written_after_they_were_frozen() -> None:
-    assert share("held out", same=False) >= 0.60
-
-
-@pytest.mark.parametrize("part", ["tuned", "held out"])
-def test_guards_keep_nearly_all_paraphrases(part: str) -> None:
-    assert share(part, same=True) <= 0.05
+def test_guards_keep_nearly_all_paraphrases_they_were_written_with() -> None:
+    assert share("before", same=True) <= 0.02

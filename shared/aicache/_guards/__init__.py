@@ -2,8 +2,9 @@
 
 `parse` takes a text apart once; each guard compares two parsed texts. Modules: `_base` (the port and its values);
 `_scan`, `_numerals`, `_parse` (text to `Parsed`); `_neutral` (guards for any language); `_spelling` (the
-same, against what an uncased embedder cannot see); `_english` (guards with English lists); `_language` (is this
-English?); `_lexicon`, `_classes`, `_opposites` (the lists).
+same, against what an uncased embedder cannot see) with `_code` (code inside a question); `_english` and `_scope`
+(guards with English lists) with `_clauses` (what little words say); `_language` (is this English?); `_lexicon`,
+`_classes`, `_opposites` (the lists).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from aicache._guards._neutral import (
     SwapGuard,
 )
 from aicache._guards._parse import Parser, collapsed, parse
+from aicache._guards._scope import MoodGuard, RoleGuard, ScopeGuard
 from aicache._guards._spelling import AccentGuard, CaseGuard
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "DirectionGuard",
     "Guard",
     "IdentifierGuard",
+    "MoodGuard",
     "NameGuard",
     "NegationGuard",
     "NumberGuard",
@@ -44,6 +47,8 @@ __all__ = [
     "Parser",
     "PrefixGuard",
     "Quantity",
+    "RoleGuard",
+    "ScopeGuard",
     "SwapGuard",
     "collapsed",
     "parse",
@@ -67,6 +72,9 @@ ENGLISH_GUARDS: Final[tuple[Guard, ...]] = (
     ClassGuard(),
     DirectionGuard(),
     PrefixGuard(),
+    ScopeGuard(),
+    MoodGuard(),
+    RoleGuard(),
 )
 """Guards with English word lists; silent unless both texts look English."""
 

@@ -34,6 +34,8 @@ class Parsed:
     """Numbers with their units, in order."""
     identifiers: frozenset[str] = frozenset()
     """Names that a machine reads: `utf8`, `main.py`, `v1.2.3`, `max_tokens`, `c++`."""
+    letters: frozenset[str] = frozenset()
+    """Single letters that are names: `{"c"}` in `vitamin C`; not the words `a` and `I`."""
     operators: tuple[str, ...] = ()
     """Runs of operator characters, in order: `==`, `->`, `+`."""
     names: tuple[tuple[str, ...], ...] = ()
@@ -48,6 +50,14 @@ class Parsed:
     """Ordered pairs that a preposition joins (English only): `("paris", "london")` in `to London from Paris`."""
     parts: Mapping[str, str] = field(default_factory=lambda: _NO_PARTS)
     """The preposition right before a word (English only): `{"london": "to", "paris": "from"}`."""
+    scope: Facets = field(default_factory=lambda: _NOTHING)
+    """Quantifiers, bounds of numbers, how often, what `only` stands before (English only)."""
+    mood: Facets = field(default_factory=lambda: _NOTHING)
+    """Tense and modal verb of the question (English only)."""
+    actor: str = ""
+    """Who does it: the word behind the first auxiliary (English only)."""
+    counted: Facets = field(default_factory=lambda: _NOTHING)
+    """The numbers before each counted thing (English only): `{"order": {"2"}}`."""
     negations: tuple[str, ...] = ()
     """For each negation in order, the word it stands before, or empty (English, and a few other languages)."""
     cases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_CASES)

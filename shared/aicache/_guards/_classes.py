@@ -142,6 +142,115 @@ _LISTS: Final[Mapping[str, str]] = MappingProxyType(
         "http verb": """
             get | post | put | delete | patch
             """,
+        "age": """
+            infant infants baby babies newborn newborns | toddler toddlers | child children kid kids |
+            teenager teenagers teen teens adolescent adolescents | adult adults | senior seniors elderly
+            """,
+        "body": """
+            knee knees | elbow elbows | shoulder shoulders | ankle ankles | wrist wrists | hip hips | neck |
+            finger fingers | toe toes | eye eyes | ear ears | nose | throat | chest | stomach | liver | kidney kidneys |
+            lung lungs | heart | brain | tooth teeth | arm arms | leg legs
+            """,
+        "drug": """
+            ibuprofen advil nurofen | acetaminophen paracetamol tylenol | aspirin | naproxen | amoxicillin |
+            penicillin | metformin | insulin | sertraline zoloft | fluoxetine prozac | antibiotic antibiotics |
+            antihistamine antihistamines | antidepressant antidepressants
+            """,
+        "state of body": """
+            pregnant pregnancy | breastfeeding
+            """,
+        "transport": """
+            car cars | bus buses coach | train trains | flight flights plane planes | ferry ferries |
+            bike bikes bicycle bicycles | taxi taxis cab | subway metro underground | tram trams
+            """,
+        "document": """
+            passport passports | visa visas | licence licences license licenses | invoice invoices receipt receipts |
+            ticket tickets
+            """,
+        "shape": """
+            circle circles | triangle triangles | rectangle rectangles | cylinder cylinders | cone cones |
+            sphere spheres | pyramid pyramids | prism prisms | hexagon hexagons | pentagon pentagons | ellipse ellipses
+            """,
+        "arithmetic": """
+            sum | product | quotient | ratio
+            """,
+        "matrix": """
+            inverse | transpose | determinant | trace | eigenvalue eigenvalues | eigenvector eigenvectors
+            """,
+        "superlative": """
+            cheapest | fastest quickest | easiest simplest | safest | nearest closest | healthiest | strongest
+            """,
+        "material": """
+            leather | cotton | wool woollen | linen | silk | polyester | nylon | fabric | plastic | wooden wood |
+            metal steel | glass | ceramic | velvet | suede
+            """,
+        "finish": """
+            glossy | matte matt
+            """,
+        "income": """
+            rental | dividend dividends | salary wages | pension | freelance
+            """,
+        "money": """
+            mortgage | overdraft | savings | pension | insurance
+            """,
+        "credential": """
+            username | password passcode | pin
+            """,
+        "detail": """
+            name names | date dates | address addresses | email
+            """,
+        "address": """
+            billing | shipping delivery
+            """,
+        "fate": """
+            return returns returned returning | exchange exchanges exchanged exchanging |
+            repair repairs repaired repairing
+            """,
+        "stay": """
+            pause pauses paused suspend suspended | cancel cancels cancelled canceled cancelling |
+            renew renews renewed renewing
+            """,
+        "channel": """
+            phone telephone | chat | email e-mail | post letter | sms
+            """,
+        "relation in time": """
+            before | after | while during
+            """,
+        "aspect": """
+            still | already | again
+            """,
+        "multiple": """
+            half halve halved | double doubled doubles | triple tripled
+            """,
+        "marital status": """
+            married | divorced | widowed
+            """,
+        "severity": """
+            mild | moderate | severe
+            """,
+        "degree": """
+            linear | quadratic | cubic | exponential | logarithmic
+            """,
+        "diet": """
+            vegan | vegetarian | halal | kosher
+            """,
+        "lodging": """
+            hotel hotels | hostel hostels | apartment apartments | campsite campsites | resort resorts
+            """,
+        "size": """
+            small smaller | medium | large larger | xl
+            """,
+        "git": """
+            commit commits | push | pull | merge merges | rebase rebases | stash | fetch
+            """,
+        "collection": """
+            list lists | tuple tuples | dict dicts dictionary dictionaries | array arrays | queue queues | heap heaps |
+            string strings | integer integers int ints | float floats | boolean booleans bool | char chars
+            """,
+        "device": """
+            tablet tablets | laptop laptops | desktop | tv television | printer printers | camera cameras |
+            headphones earphones earbuds
+            """,
         "format": """
             json | xml | yaml | csv | html | pdf | png | jpeg jpg | gif | mp3 | mp4
             """,

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Final
 
 from aicache._guards._base import Conflict, Parsed
-from aicache._guards._classes import ONE_SIDED
+from aicache._guards._classes import CLASSES, ONE_SIDED
 
 __all__ = ["AntonymGuard", "ClassGuard", "DirectionGuard", "NegationGuard", "PrefixGuard"]
 
@@ -90,7 +90,23 @@ class ClassGuard:
 _NONE: Final[frozenset[str]] = frozenset()
 
 
-_SYMMETRIC: Final = frozenset({"between", "distance"})
+_SYMMETRIC: Final = frozenset({"between", "distance", "far"})
+
+
+def _pairs(text: str) -> frozenset[frozenset[str]]:
+    return frozenset(frozenset(pair.split("/")) for pair in text.split())
+
+
+_AGAINST: Final = _pairs("to/from into/from")
+"""Prepositions that give one thing different parts."""
+_AGAINST_TIMES: Final = _pairs(
+    "until/from until/since until/after until/on until/in till/from till/since till/after till/on till/in by/after "
+    "by/from by/since by/on within/after during/after during/before since/before in/since in/after for/since for/after"
+)
+"""The same, of a day, a month or a number."""
+_TIMES: Final = frozenset(
+    word for word, members in CLASSES.items() if not {"day", "month", "moment", "season"}.isdisjoint(dict(members))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +114,8 @@ class DirectionGuard:
     """Vetoes the same two things with their parts exchanged, however the rest is worded.
 
     Conflict: `fly from Paris to London` / `flights to Paris from London`; `convert miles to km` / `km into miles`;
-    `is tea better than coffee` / `why is coffee better than tea`. No conflict: `from Paris to London` / `to London
-    from Paris`; `distance from A to B` / `distance from B to A`.
+    `is tea better than coffee` / `why is coffee better than tea`; `by Friday` / `after Friday`. No conflict:
+    `from Paris to London` / `to London from Paris`; `distance from A to B` / `distance from B to A`.
     """
 
     name: str = "direction"
@@ -113,6 +129,10 @@ class DirectionGuard:
         for x, y in sorted(a.links):
             if x != y and (y, x) in b.links and (x, y) not in b.links and (y, x) not in a.links:
                 return Conflict(self.name, f"{x} {y}", f"{y} {x}")
+        for thing, link in a.parts.items():
+            other = b.parts.get(thing, link)
+            if other != link and _against(thing, frozenset((link, other))):
+                return Conflict(self.name, f"{link} {thing}", f"{other} {thing}")
         return self._exchanged(a.parts, b.parts)
 
     def _exchanged(self, a: Mapping[str, str], b: Mapping[str, str]) -> Conflict | None:
@@ -122,6 +142,10 @@ class DirectionGuard:
             if a[x] == b[y] and a[y] == b[x]:
                 return Conflict(self.name, f"{a[x]} {x} {a[y]} {y}", f"{b[x]} {x} {b[y]} {y}")
         return None
+
+
+def _against(thing: str, links: frozenset[str]) -> bool:
+    return links in _AGAINST or (links in _AGAINST_TIMES and (thing in _TIMES or thing[0].isdecimal()))
 
 
 _PREFIXES: Final = ("un", "non", "in", "im", "il", "ir", "dis", "mis", "de", "anti")

@@ -31,7 +31,7 @@ FUNCTION_WORDS: Final = word_set(
 NEGATIONS: Final = word_set(
     """
     not no never without none neither nor nobody nothing nowhere non
-    hardly barely
+    hardly barely unless except excluding
     """
 )
 

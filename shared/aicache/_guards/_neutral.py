@@ -48,14 +48,16 @@ def _quantities(text: Parsed) -> str:
 class IdentifierGuard:
     """Vetoes an identifier that the other text does not contain.
 
-    Conflict: `utf8` / `utf16`; `read main.py` / `read test.py`; `v1.2.3` / `v1.2.4`; `max_tokens` / `min_tokens`.
-    No conflict: `utf-8` / `utf8`; `JavaScript` / `javascript`.
+    Conflict: `utf8` / `utf16`; `read main.py` / `read test.py`; `v1.2.3` / `v1.2.4`; `max_tokens` / `min_tokens`;
+    `vitamin C` / `vitamin D`. No conflict: `utf-8` / `utf8`; `JavaScript` / `javascript`.
     """
 
     name: str = "identifier"
 
     def conflict(self, a: Parsed, b: Parsed) -> Conflict | None:
         """The identifiers only one text has."""
+        if a.letters != b.letters and a.letters - b.letters and b.letters - a.letters:
+            return Conflict(self.name, _joined(sorted(a.letters)), _joined(sorted(b.letters)))
         if a.identifiers == b.identifiers:
             return None
         left, right = _missing(a, b), _missing(b, a)

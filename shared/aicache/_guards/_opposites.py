@@ -261,6 +261,56 @@ _POLE_LISTS: Final = """
     hero | villain
     heaven | hell
     guilty | innocent
+pay | earn
+hand carry-on | checked
+outbound outward | return
+expected required | forbidden prohibited
+free | closed
+credit | charge
+allowed permitted | forbidden prohibited
+mandatory compulsory | optional
+temporary temporarily | permanent permanently
+partial partially | full fully
+partly | fully completely
+together | separately
+individual | joint
+front | rear
+upstream | downstream
+singular | plural
+cloud | premises
+existing | new
+personal private | business corporate
+primary | secondary
+main | backup
+request | response
+compile | runtime
+abstract | concrete
+necessary | sufficient
+injective | surjective
+arithmetic | geometric
+permutation permutations | combination combinations
+correlation | covariance
+absolute | relative
+discrete | continuous
+interior | exterior
+clockwise | counterclockwise anticlockwise
+arrivals | departures
+principal | interest
+premium | deductible
+checking current | savings
+inflation | deflation
+oral | topical
+over-the-counter | prescription
+inpatient | outpatient
+wired corded | wireless cordless
+refurbished used | new
+early beginning | end
+because | despite although
+desktop | mobile
+frontend | backend
+asynchronously | synchronously
+shallow | deep
+inner | outer
 """
 
 

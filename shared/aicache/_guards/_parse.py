@@ -6,16 +6,18 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypedDict
 
-from aicache._guards._base import Parsed, word_set
+from aicache._guards._base import Facets, Parsed, word_set
 from aicache._guards._classes import CLASSES
+from aicache._guards._clauses import acting, counted, mood, scope
+from aicache._guards._code import verbatim
 from aicache._guards._language import FOREIGN_NEGATIONS, looks_english
 from aicache._guards._lexicon import FUNCTION_WORDS, NEGATIONS
 from aicache._guards._numerals import attach_units, read_number_words
 from aicache._guards._opposites import POLES
 from aicache._guards._scan import Scan, scanned
-from aicache._guards._spelling import cases, verbatim
+from aicache._guards._spelling import cases
 
 __all__ = ["Parser", "collapsed", "parse"]
 
@@ -164,7 +166,11 @@ def _idle(words: Sequence[str], at: int) -> bool:
     )
 
 
-_PREPOSITIONS: Final = word_set("to into from for as in of by on at with than over before after against")
+_PREPOSITIONS: Final = word_set(
+    """
+    to into from for as in of by on at with than over before after against until till since within during
+    """
+)
 _ARTICLES: Final = word_set("a an the my your our his her their")
 _ORDERING: Final = frozenset({"to", "into", "than", "over", "before", "after", "from"})
 
@@ -214,12 +220,14 @@ def parse(text: str) -> Parsed:
         facets["currency"] = facets.get("currency", frozenset()) | frozenset(scan.currencies)
     words = tuple(scan.words)
     links, parts = _relations(words) if english else (frozenset(), {})
+    little = _little_words(scan) if english else {}
     return Parsed(
         text=text,
         words=words,
         bag=frozenset(words),
         quantities=tuple(scan.quantities.values()),
         identifiers=frozenset(scan.identifiers),
+        letters=frozenset(_letters(scan)) if english else frozenset(),
         operators=_operators(scan, english=english),
         names=() if text[1:].islower() else tuple(_names(scan)),
         english=english,
@@ -230,7 +238,40 @@ def parse(text: str) -> Parsed:
         negations=_negations(words, NEGATIONS if english else FOREIGN_NEGATIONS),
         cases=cases(text, english=english),
         verbatim=verbatim(text),
+        **little,
     )
+
+
+def _letters(scan: Scan) -> Iterator[str]:
+    """Single letters that name something. `s` and `t` are what is left of `it s` and `don t`."""
+    for word, raw, starts in zip(scan.words, scan.raw, scan.starts, strict=True):
+        if (
+            len(word) == 1
+            and word.isalpha()
+            and word not in _NO_LETTERS
+            and (word != "a" or (raw == "A" and not starts))
+        ):
+            yield word
+
+
+_NO_LETTERS: Final = frozenset("ist")
+
+
+class _LittleWords(TypedDict, total=False):
+    scope: Facets
+    mood: Facets
+    actor: str
+    counted: Facets
+
+
+def _little_words(scan: Scan) -> _LittleWords:
+    words, numbers = scan.words, scan.quantities
+    return {
+        "scope": scope(words, numbers),
+        "mood": mood(words, scan.starts),
+        "actor": acting(words),
+        "counted": counted(words, numbers) if numbers else {},
+    }
 
 
 _OPERATOR_WORDS: Final = MappingProxyType({"plus": "+", "minus": "-", "times": "*"})

@@ -33,6 +33,7 @@ _PIECE: Final = re.compile(
     | (?P<date>    \d{{4}}-\d\d?-\d\d?(?!\w) | \d\d?[/.]\d\d?[/.]\d{{4}}(?!\w) )
     | (?P<clock>   \d\d?:\d\d(?!\d) )
     | (?P<version> v?\d+(?:\.\d+){{2,}}\w* | v\d+(?:\.\d+)*(?!\w) )
+    | (?P<minus>   \A [-\u2212] (?=\d) )
     | (?P<number>  (?<![{_LATIN}]) [{_SIGNS}]? \d++ (?:[,.'’]\d++)*+ (?: st | nd | rd | th )?
                    (?![{_LATIN}_]) [{_SIGNS}]? )
     | (?P<amount>  (?<![{_LATIN}]) \d++ (?:[.,]\d++)*+ -?
@@ -74,16 +75,20 @@ class Scan:
     currencies: list[str] = field(default_factory=list)
     fresh: bool = True
     """True where the next word begins a sentence."""
+    negative: bool = False
+    """True where a minus sign stands before the next number."""
 
     def word(self, raw: str) -> None:
         """Take a word as it is written."""
         self.words.append(raw.lower())
         self.raw.append(raw)
         self.starts.append(self.fresh)
-        self.fresh = False
+        self.fresh = self.negative = False
 
     def quantity(self, value: str, unit: str = "") -> None:
         """Take a number in canonical digits; it counts as a word too."""
+        if self.negative:
+            value, self.negative = f"-{value}", False
         self.quantities[len(self.words)] = (value, unit)
         self.word(value)
 
@@ -159,6 +164,10 @@ def _take_operator(scan: Scan, piece: str, *, alone: bool, chunk: str) -> None:
     scan.operators.append((len(scan.words), piece))
 
 
+def _take_minus(scan: Scan, _: str) -> None:
+    scan.negative = len(scan.words) - 1 not in scan.quantities  # Behind a number it is a dash: `5 -10`.
+
+
 def _take_code(scan: Scan, piece: str) -> None:
     parts = piece.split(".")
     if len(parts) > 1 and any(part.lower() in FUNCTION_WORDS for part in parts):
@@ -175,6 +184,7 @@ _TAKE: Final[dict[str, Callable[[Scan, str], None]]] = {
     "date": lambda scan, piece: scan.identifier(re.sub(r"[/.]", "-", piece)),
     "clock": _take_clock,
     "version": lambda scan, piece: scan.identifier(piece.lower().lstrip("v")),
+    "minus": _take_minus,
     "number": _take_number,
     "amount": _take_amount,
     "initials": lambda scan, piece: scan.word(piece.replace(".", "").upper()),

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from types import MappingProxyType
 from typing import Final
 
 from aicache._guards._base import Conflict, Parsed, word_set
+from aicache._guards._code import CODE_WORDS, about_code, writes_small
 
-__all__ = ["AccentGuard", "CaseGuard", "cases", "verbatim"]
+__all__ = ["AccentGuard", "CaseGuard", "cases"]
 
 _ACRONYMS: Final = word_set(
     """
@@ -47,25 +47,16 @@ _BITS: Final = frozenset(
 """Amounts of bits or bytes, told apart by the `b`: `Mb`, `MB`. All lower case may be either."""
 
 _LETTERS: Final = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W\d_]+")
-_VERBATIM: Final = re.compile(
-    r"""(?<!\S)--?[A-Za-z][\w-]*        # a flag
-      | [A-Za-z0-9]+(?:_[A-Za-z0-9]+)+  # snake_case
-      | `[^`]{1,200}` | "[^"]{1,200}" | “[^”]{1,200}” | «[^»]{1,200}» | „[^“”]{1,200}[“”]
-      | (?<!\w)'[^']{1,200}'(?!\w) | (?<!\w)‘[^’]{1,200}’(?!\w)""",
-    re.VERBOSE,
-)
 _ENDS: Final = ".!?:…。！？\n"
 _SHOUTED: Final = 3
 """Words from which on a text without a small letter is shouted; `WHO` and `AIDS test` may be acronyms."""
 
+_TELLING: Final = _ACRONYMS | _CAPITONYMS | _PREFIXED | _BITS
+_ALWAYS_CODE: Final = frozenset({"none"})
+
 LOWER: Final = "l"
 TITLE: Final = "T"
 UPPER: Final = "U"
-
-
-def verbatim(text: str) -> tuple[str, ...]:
-    """The parts in which case is part of a notation: flags, `snake_case`, quoted text."""
-    return tuple(_VERBATIM.findall(text))
 
 
 def cases(text: str, *, english: bool) -> Mapping[str, tuple[str, ...]]:
@@ -82,20 +73,25 @@ def cases(text: str, *, english: bool) -> Mapping[str, tuple[str, ...]]:
     # German nouns have capitals, so elsewhere than in English all words must.
     titled = len(inner) > 1 and (capitals * 2 > len(inner) if english else capitals == len(inner))
     every = not english and 0 < capitals < len(inner)  # a writer who uses capitals
+    keys = [word.casefold() for word, _, _ in found]
+    code = _code_words(keys)
+    small = bool(code) and writes_small(text, keys)
     kept: dict[str, list[str]] = {}
-    for (word, start, end), begins in zip(found, first, strict=True):
-        key = word.casefold()
-        if "." in word or not _telling(key, every=every) or (len(word) == 1 and _is_part(text, start, end)):
+    for key, (word, start, end), begins in zip(keys, found, first, strict=True):
+        telling = every or key in _TELLING or key in code or (len(key) == 1 and key not in {"i", "k"})
+        if "." in word or not telling or (len(word) == 1 and _is_part(text, start, end)):
             continue
         loose = shouted or titled or (len(found) > 1 and begins)
-        kept.setdefault(key, []).append(_ways(word, key, loose=loose, shouted=shouted))
+        way = _ways(word, key, loose=loose, shouted=shouted)
+        if key in code and key not in _TELLING:
+            way = LOWER + TITLE if way == UPPER or small else way  # `NULL` is `null`.
+        kept.setdefault(key, []).append(way)
     return MappingProxyType({key: tuple(ways) for key, ways in kept.items()})
 
 
-def _telling(key: str, *, every: bool) -> bool:
-    if len(key) == 1:
-        return key not in {"i", "k"}
-    return every or key in _ACRONYMS or key in _CAPITONYMS or key in _PREFIXED or key in _BITS
+def _code_words(keys: Collection[str]) -> Collection[str]:
+    """The words whose case tells because the text is about code. `None` inside a sentence always is."""
+    return CODE_WORDS if about_code(keys) else _ALWAYS_CODE
 
 
 def _begins(text: str, start: int) -> bool:
@@ -135,8 +131,9 @@ class CaseGuard:
     """Vetoes the same word in another case, where its case tells what it means.
 
     Conflict: `use it` / `use IT`; `in Polish` / `in polish`; `ls -r` / `ls -R`; `Mb` / `MB`; `5 mW` / `5 MW`;
-    `print "a"` / `print "A"`. No conflict: `reset my PIN` / `reset my pin`; `is Oslo big` / `is oslo big`; the capital
-    that begins a sentence; Title Case and ALL CAPS texts, whose capitals say nothing.
+    `print "a"` / `print "A"`; `getValue` / `getvalue`; `./Build` / `./build`; `return None` / `return none`; `$HOME`
+    / `$home`. No conflict: `reset my PIN` / `reset my pin`; `is Oslo big` / `is oslo big`; `JavaScript` /
+    `javascript`; the capital that begins a sentence; Title Case and ALL CAPS texts, whose capitals say nothing.
     """
 
     name: str = "case"
@@ -145,8 +142,8 @@ class CaseGuard:
         """The first word whose case differs."""
         if a.text == b.text:
             return None
-        if a.verbatim and b.verbatim:
-            found = _respelt(a.verbatim, b.verbatim)
+        if a.verbatim or b.verbatim:
+            found = _respelt(a, b)
             if found is not None:
                 return Conflict(self.name, *found)
         for key, left in a.cases.items():
@@ -156,16 +153,28 @@ class CaseGuard:
         return None
 
 
-def _respelt(a: Sequence[str], b: Sequence[str]) -> tuple[str, str] | None:
+def _respelt(a: Parsed, b: Parsed) -> tuple[str, str] | None:
     """A part of one text that the other has in another case only."""
-    left, right = [part.casefold() for part in a], [part.casefold() for part in b]
-    if left == right:
-        return next(((one, other) for one, other in zip_longest(a, b) if one != other), None)
-    for part, other, folded in ((a, b, right), (b, a, left)):
-        for one in part:
-            if one not in other and one.casefold() in folded:
-                return one, other[folded.index(one.casefold())]
+    if [part.casefold() for part in a.verbatim] == [part.casefold() for part in b.verbatim]:
+        found = next(((one, other) for one, other in zip(a.verbatim, b.verbatim, strict=True) if one != other), None)
+        if found is not None:
+            return found
+    for part in a.verbatim:
+        if part not in b.text and (other := _anywhere(part, b.text)):
+            return part, other
+    for part in b.verbatim:
+        if part not in a.text and (other := _anywhere(part, a.text)):
+            return other, part
     return None
+
+
+def _anywhere(part: str, text: str) -> str:
+    """The place of a text that is `part` in another case and no piece of a longer word, or empty."""
+    at = text.lower().find(part.lower())
+    end = at + len(part)
+    if at < 0 or text[at - 1 : at].isalnum() or (part[-1].isalnum() and text[end : end + 1].isalnum()):
+        return ""
+    return text[at:end]
 
 
 def _differ(key: str, a: Sequence[str], b: Sequence[str]) -> bool:
