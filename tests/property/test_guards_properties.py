@@ -16,6 +16,7 @@ VOCABULARY = """
     it IT It Polish polish x X -r -R Mb MB mw MW "a" "A" año ano But without unpaid paid C++ C#
     only all some most every always usually at least exactly over under did will should can must need have been by by
     until -10 vitamin C D order orders getValue getvalue ./Build ./build None none $HOME $home \\d \\D a.b A.b f(x) F(x)
+    but if me we us follow charged out of overpaid underpaid already about OK
     SELECT FROM Users users List list = [A-Z] [a-z] <Tag> <tag>
 """
 WORDS = st.sampled_from(VOCABULARY.split())

@@ -30,6 +30,8 @@ class Parsed:
     """Words and numbers in order, lower case, contractions written out (`can't` is `can`, `not`)."""
     bag: frozenset[str]
     """The distinct words."""
+    steps: frozenset[tuple[str, str]] = frozenset()
+    """Words with content, each with the next one: `{("fever", "fell"), ("fell", "cough")}`."""
     quantities: tuple[Quantity, ...] = ()
     """Numbers with their units, in order."""
     identifiers: frozenset[str] = frozenset()
@@ -56,6 +58,8 @@ class Parsed:
     """Tense and modal verb of the question (English only)."""
     actor: str = ""
     """Who does it: the word behind the first auxiliary (English only)."""
+    acts: frozenset[tuple[str, str, bool]] = frozenset()
+    """Verbs beside pronouns that do it or suffer it (English only): `("follow", "i", True)` in `people I follow`."""
     counted: Facets = field(default_factory=lambda: _NOTHING)
     """The numbers before each counted thing (English only): `{"order": {"2"}}`."""
     negations: tuple[str, ...] = ()

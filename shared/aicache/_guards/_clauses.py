@@ -14,7 +14,7 @@ from aicache._guards._base import Facets, word_set
 from aicache._guards._classes import CLASSES, CURRENCIES
 from aicache._guards._lexicon import FUNCTION_WORDS
 
-__all__ = ["acting", "counted", "mood", "scope"]
+__all__ = ["acted_on", "acting", "counted", "mood", "scope"]
 
 
 def _by_word(**lists: str) -> Mapping[str, str]:
@@ -123,9 +123,9 @@ def mood(words: Sequence[str], starts: Sequence[bool]) -> Facets:
         if clause:
             for kind, member in _moods(clause, asked=asked):
                 found.setdefault(kind, set()).add(member)
-    if "will" in words or _going_to(words):
+    if "will" in words or _going_to(words) or ("about", "to") in pairwise(words):
         found.setdefault("tense", set()).add("future")
-    if "did" in words:
+    if "did" in words or "already" in words:
         found.setdefault("tense", set()).add("past")
     return MappingProxyType({kind: frozenset(members) for kind, members in found.items()})
 
@@ -180,7 +180,14 @@ def acting(words: Sequence[str]) -> str:
     if actor in {"i", "we", "he", "she"}:
         return actor
     plain = behind[:1] == [actor] and not actor.endswith("s")
-    if actor in FUNCTION_WORDS or actor == words[-1] or actor == "one" or actor.endswith("ing") or plain:
+    if (
+        actor in FUNCTION_WORDS
+        or actor == words[-1]
+        or len(actor) == 1
+        or actor == "one"
+        or actor.endswith("ing")
+        or plain
+    ):
         return ""
     return actor
 
@@ -194,3 +201,27 @@ def counted(words: Sequence[str], numbers: Collection[int]) -> Mapping[str, froz
         if number and thing.isalpha() and thing not in FUNCTION_WORDS:
             found[thing] = found.get(thing, frozenset()) | {number}
     return MappingProxyType(found)
+
+
+_OBJECTS: Final = MappingProxyType({"me": "i", "us": "we", "him": "he", "them": "they"})
+_GIVING: Final = word_set(
+    "get find give send show tell help let make buy book need want have take ask keep allow like bring cost lend pay"
+)
+"""Verbs with `me` for what the speaker gets: `get me a refund` is `I get a refund`."""
+
+
+def acted_on(words: Sequence[str]) -> frozenset[tuple[str, str, bool]]:
+    """Each verb beside a pronoun, with the pronoun and whether it does (`I follow`) or suffers it (`follow me`)."""
+    if _PRONOUNS.isdisjoint(words):
+        return frozenset()
+    found = set()
+    for before, one, other in zip(("", *words), words, words[1:], strict=False):
+        if one in _SUBJECTS and other not in FUNCTION_WORDS and other not in _GIVING:
+            found.add((other.removesuffix("s"), one, before not in {"was", "were"}))  # `was I charged`
+        elif other in _OBJECTS and one not in FUNCTION_WORDS and one not in _GIVING:
+            found.add((one.removesuffix("s"), _OBJECTS[other], False))
+    return frozenset(found)
+
+
+_SUBJECTS: Final = frozenset(_OBJECTS.values())
+_PRONOUNS: Final = _SUBJECTS | _OBJECTS.keys()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Final
 
 from aicache._guards._base import Conflict, Parsed
@@ -97,7 +97,7 @@ def _pairs(text: str) -> frozenset[frozenset[str]]:
     return frozenset(frozenset(pair.split("/")) for pair in text.split())
 
 
-_AGAINST: Final = _pairs("to/from into/from")
+_AGAINST: Final = _pairs("to/from into/from out/into out/to")
 """Prepositions that give one thing different parts."""
 _AGAINST_TIMES: Final = _pairs(
     "until/from until/since until/after until/on until/in till/from till/since till/after till/on till/in by/after "
@@ -148,6 +148,12 @@ def _against(thing: str, links: frozenset[str]) -> bool:
     return links in _AGAINST or (links in _AGAINST_TIMES and (thing in _TIMES or thing[0].isdecimal()))
 
 
+_TURNED: Final = tuple(
+    (one, other)
+    for pair in _pairs("over/under hyper/hypo pre/post inter/intra in/out in/ex im/ex macro/micro endo/exo up/down")
+    for one, other in permutations(sorted(pair))
+)
+"""Prefixes that turn each other round."""
 _PREFIXES: Final = ("un", "non", "in", "im", "il", "ir", "dis", "mis", "de", "anti")
 
 
@@ -155,7 +161,8 @@ _PREFIXES: Final = ("un", "non", "in", "im", "il", "ir", "dis", "mis", "de", "an
 class PrefixGuard:
     """Vetoes a word against the same word with a prefix that turns it round, in any domain.
 
-    Conflict: `paid` / `unpaid`; `smokers` / `nonsmokers`; `connect` / `disconnect`; `painful` / `painless`.
+    Conflict: `paid` / `unpaid`; `smokers` / `nonsmokers`; `connect` / `disconnect`; `painful` / `painless`;
+    `overactive` / `underactive`.
     No conflict: both words in both texts; `informed` / `told`, where no `formed` stands against it.
     """
 
@@ -168,7 +175,14 @@ class PrefixGuard:
         left, right = a.bag - b.bag, b.bag - a.bag
         if not left or not right:
             return None
-        return self._found(left, right) or self._found(right, left, turned=True)
+        return self._found(left, right) or self._found(right, left, turned=True) or self._exchanged(left, right)
+
+    def _exchanged(self, left: frozenset[str], right: frozenset[str]) -> Conflict | None:
+        for one, other in _TURNED:
+            for word in left:
+                if word.startswith(one) and len(word) > len(one) + 3 and other + word[len(one) :] in right:
+                    return Conflict(self.name, word, other + word[len(one) :])
+        return None
 
     def _found(self, prefixed: frozenset[str], plain: frozenset[str], *, turned: bool = False) -> Conflict | None:
         for word in sorted(prefixed):

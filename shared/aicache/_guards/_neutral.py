@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Final
 
 from aicache._guards._base import Conflict, Parsed, Quantity, word_set
@@ -175,22 +176,35 @@ _LIGHT: Final = word_set(
 class SwapGuard:
     """Vetoes two texts that differ only in two parts changing places, light words aside.
 
-    Conflict: `from Paris to London` / `from London to Paris`; `did A buy B` / `did B buy A`; `why is tea better than
-    coffee` / `how is coffee better than tea`; `A asks B for A` / `A asks B for B`. No conflict: `A and B` / `B and A`;
-    `A vs B` / `B vs A`; `what is the price` / `the price is what`.
+    Conflict: `from Paris to London` / `from London to Paris`; `did A buy B` / `did B buy A`;
+    `why is tea better than coffee` / `how is coffee better than tea`; `A asks B for A` / `A asks B for B`;
+    `pass in A but fail on B` / `pass on B but fail in A`. No conflict: `A and B` / `B and A`; `A vs B` / `B vs A`;
+    `what is the price` / `the price is what`.
     """
 
     name: str = "swap"
 
     def conflict(self, a: Parsed, b: Parsed) -> Conflict | None:
         """The parts that changed places."""
-        if a.words == b.words or not _LIGHT.issuperset(a.bag ^ b.bag):
+        if a.words == b.words:
             return None
+        if not _LIGHT.issuperset(a.bag ^ b.bag):
+            return self._crossed(a, b)
         left, right = (tuple(w for w in text.words if w not in _LIGHT) for text in (a, b))
-        if len(left) != len(right) or left == right:
+        swapped = _swapped(left, right) if len(left) == len(right) and left != right else None
+        return self._crossed(a, b) if swapped is None else Conflict(self.name, *swapped)
+
+    def _crossed(self, a: Parsed, b: Parsed) -> Conflict | None:
+        """Two things that change places in two clauses, whatever else is worded anew: `V X but W Y`, `V Y but W X`."""
+        if _CLAUSES.isdisjoint(a.bag) or _CLAUSES.isdisjoint(b.bag) or not _JOINING.isdisjoint(a.bag | b.bag):
             return None
-        swapped = _swapped(left, right)
-        return None if swapped is None else Conflict(self.name, *swapped)
+        left, right = a.steps - b.steps, b.steps - a.steps
+        if len(left) < 2 or len(right) < 2 or len(left) > _LONGEST_SWAP:
+            return None
+        for (v, x), (w, y) in combinations(sorted(left), 2):
+            if (v, y) in right and (w, x) in right:
+                return Conflict(self.name, f"{v} {x} {w} {y}", f"{v} {y} {w} {x}")
+        return None
 
 
 def _swapped(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, str] | None:
@@ -223,10 +237,16 @@ def _swapped(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, str] | None:
 
 
 def _even(x: tuple[str, ...], middle: tuple[str, ...], y: tuple[str, ...], text: tuple[str, ...]) -> bool:
-    """True where exchanging X and Y changes nothing: symmetric links, and adverbials (`in Rome during the war`)."""
+    """True where exchanging X and Y changes nothing: symmetric links, whole clauses, adverbials (`in Rome in May`)."""
+    if middle == ("but",) and len(x) > 1 and len(y) > 1:
+        return True
     if _SYMMETRIC.issuperset(middle) or (not _SYMMETRIC.isdisjoint(middle) and "between" in text):
         return True
     return x[0] in _ADVERBIAL and y[0] in _ADVERBIAL
 
 
+_JOINING: Final = word_set("and or between vs versus")
+_CLAUSES: Final = word_set(
+    "but while whereas although though without if when because instead than unless until before after"
+)
 _ADVERBIAL: Final = word_set("in on at during for with by since until")

@@ -279,6 +279,69 @@ upstream | downstream
 singular | plural
 cloud | premises
 existing | new
+catch | throw raise
+edit | view
+ahead | behind
+guest | host
+smooth | rough
+loud noisy | quiet silent
+sharp | blunt
+tight | loose
+straight | curly
+awake | asleep
+wake | sleep
+continue | stop pause
+remember | forget
+save | spend waste
+pass succeed | fail
+fix repair | break
+join | leave
+lead | follow
+land landing | take-off
+rent lease | own buy
+contract shrink | expand stretch
+freeze | thaw
+heat | cool
+sit | stand
+lie lying | stand standing
+ask | answer
+doctor | patient
+plaintiff | defendant
+ancestor | descendant
+predecessor | successor
+former | latter
+former | current
+initial | final
+original | copy
+real genuine | fake imaginary counterfeit
+natural | artificial synthetic
+urban | rural
+native | foreign
+ancient | modern
+rare | common
+simple basic | complex complicated advanced
+beginner beginners | advanced expert experts
+junior | senior
+dense | sparse
+solid | liquid
+vein | artery
+obese | underweight
+constipation | diarrhea diarrhoea
+union | intersection
+domain | range
+converge convergent | diverge divergent
+floor | ceiling
+adjacent | opposite
+obtuse | acute
+parallel | perpendicular
+missing | damaged
+missing | extra
+incoming | outgoing
+immediately instantly | eventually
+sent | received
+owner | guest
+author | reviewer
+caller | callee
 personal private | business corporate
 primary | secondary
 main | backup

@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, TypedDict
 
 from aicache._guards._base import Facets, Parsed, word_set
 from aicache._guards._classes import CLASSES
-from aicache._guards._clauses import acting, counted, mood, scope
+from aicache._guards._clauses import acted_on, acting, counted, mood, scope
 from aicache._guards._code import verbatim
 from aicache._guards._language import FOREIGN_NEGATIONS, looks_english
 from aicache._guards._lexicon import FUNCTION_WORDS, NEGATIONS
@@ -30,6 +31,10 @@ def collapsed(text: str) -> str:
 # ------------------------------------------------------------------------------------------------- capitals
 
 
+_EXCLAIMED: Final = word_set("ok okay asap fyi pls hi hello thanks")
+"""Words that people write with capitals and that name nothing."""
+
+
 def _names(scan: Scan) -> Iterator[tuple[str, ...]]:
     """Runs of capitalised words inside sentences, unless the writing makes every word a capital one."""
     capital, small = 0, 0
@@ -39,7 +44,7 @@ def _names(scan: Scan) -> Iterator[tuple[str, ...]]:
         if word in FUNCTION_WORDS and not (raw.isupper() and len(raw) > 1):
             if not starts and word != "i":
                 capital, small = capital + raw[0].isupper(), small + raw[0].islower()
-        elif raw[0].isupper() and (not starts or (raw.isupper() and len(raw) > 1)):
+        elif raw[0].isupper() and word not in _EXCLAIMED and (not starts or (raw.isupper() and len(raw) > 1)):
             run.append(word)
             continue
         if run:
@@ -183,10 +188,10 @@ def _relations(words: Sequence[str]) -> tuple[frozenset[tuple[str, str]], dict[s
     """
     pairs: set[tuple[str, str]] = set()
     parts: dict[str, str] = {}
-    last = link = ordering = ""
+    last = link = ordering = before = ""
     for word in words:
         if word in _PREPOSITIONS:
-            link = word
+            link = "out" if word == "of" and before == "out" else word
             ordering = word if word in _ORDERING and last else ordering
         elif word not in _ARTICLES:
             if link:
@@ -197,6 +202,7 @@ def _relations(words: Sequence[str]) -> tuple[frozenset[tuple[str, str]], dict[s
                     pairs.add((word, last) if ordering == "from" else (last, word))
                     ordering = ""
                 last = word
+        before = word
     return frozenset(pairs), parts
 
 
@@ -227,6 +233,7 @@ def parse(text: str) -> Parsed:
         bag=frozenset(words),
         quantities=tuple(scan.quantities.values()),
         identifiers=frozenset(scan.identifiers),
+        steps=_steps(words),
         letters=frozenset(_letters(scan)) if english else frozenset(),
         operators=_operators(scan, english=english),
         names=() if text[1:].islower() else tuple(_names(scan)),
@@ -240,6 +247,11 @@ def parse(text: str) -> Parsed:
         verbatim=verbatim(text),
         **little,
     )
+
+
+def _steps(words: Sequence[str]) -> frozenset[tuple[str, str]]:
+    content = [word.removesuffix("ly") for word in words if word not in FUNCTION_WORDS]
+    return frozenset(pairwise(content))
 
 
 def _letters(scan: Scan) -> Iterator[str]:
@@ -261,6 +273,7 @@ class _LittleWords(TypedDict, total=False):
     scope: Facets
     mood: Facets
     actor: str
+    acts: frozenset[tuple[str, str, bool]]
     counted: Facets
 
 
@@ -270,6 +283,7 @@ def _little_words(scan: Scan) -> _LittleWords:
         "scope": scope(words, numbers),
         "mood": mood(words, scan.starts),
         "actor": acting(words),
+        "acts": acted_on(words),
         "counted": counted(words, numbers) if numbers else {},
     }
 

@@ -41,7 +41,7 @@ class ScopeGuard:
         """The words that differ."""
         if not (a.english and b.english):
             return None
-        if a.bag ^ b.bag == _LINKS and _EITHER.isdisjoint(a.bag):
+        if ("or" in a.bag) != ("or" in b.bag) and a.bag ^ b.bag == _LINKS and _EITHER.isdisjoint(a.bag):
             return Conflict(self.name, *(("and", "or") if "and" in a.bag else ("or", "and")))
         if a.scope == b.scope:
             return None
@@ -81,8 +81,9 @@ class RoleGuard:
     """Vetoes the same words with another one doing it, and the same numbers on other things.
 
     Conflict: `can I cancel with the airline` / `can the airline cancel`; `two coupons on one order` /
-    `one coupon on two orders`; `was Anna invited by Tom` / `did Anna invite Tom`. No conflict: `can I cancel` /
-    `can you cancel`; `how do I install numpy` / `how can numpy be installed`.
+    `one coupon on two orders`; `people I follow` / `people who follow me`; `was Anna invited by Tom` /
+    `did Anna invite Tom`. No conflict: `can I cancel` / `can you cancel`; `how do I install numpy` /
+    `how can numpy be installed`.
     """
 
     name: str = "role"
@@ -91,12 +92,15 @@ class RoleGuard:
         """Who does it, or the number and the thing."""
         if not (a.english and b.english):
             return None
-        for thing in sorted(a.counted.keys() & b.counted.keys()):
+        for thing in sorted(a.counted.keys() & b.counted.keys()) if a.counted != b.counted else ():
             if a.counted[thing].isdisjoint(b.counted[thing]):
                 left, right = sorted(a.counted[thing]), sorted(b.counted[thing])
                 return Conflict(self.name, f"{left[0]} {thing}", f"{right[0]} {thing}")
         if ("by" in a.bag) != ("by" in b.bag) and _turned(a, b):
             return Conflict(self.name, *(("by", "-") if "by" in a.bag else ("-", "by")))
+        for verb, who, does in sorted(a.acts - b.acts) if b.acts else ():
+            if (verb, who, not does) in b.acts - a.acts:
+                return Conflict(self.name, *((f"{who} {verb}", verb) if does else (verb, f"{who} {verb}")))
         left_actor, right_actor = a.actor, b.actor
         if left_actor == right_actor or not left_actor or not right_actor:
             return None
