@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from aicache._guards import (
+from aicache._guards import Parser
+from aicache.guards import (
     DEFAULT_GUARDS,
     ENGLISH_GUARDS,
+    NEUTRAL_GUARDS,
     AccentGuard,
     AntonymGuard,
     CaseGuard,
@@ -25,20 +28,15 @@ from aicache._guards import (
     NumberGuard,
     OperatorGuard,
     Parsed,
-    Parser,
     PrefixGuard,
     RoleGuard,
     ScopeGuard,
     SwapGuard,
+    first_conflict,
     parse,
 )
 
 PAIRS = [json.loads(line) for line in (Path(__file__).parent / "guard_pairs.jsonl").read_text("utf-8").splitlines()]
-
-
-def vetoed(a: str, b: str) -> Conflict | None:
-    left, right = parse(a), parse(b)
-    return next((found for guard in DEFAULT_GUARDS if (found := guard.conflict(left, right))), None)
 
 
 def conflict(guard: Guard, a: str, b: str) -> Conflict | None:
@@ -326,7 +324,7 @@ def test_every_default_guard_has_a_name_of_its_own_a_docstring_with_examples_and
 
 
 def test_a_conflict_quotes_the_differing_words_and_nothing_else_of_the_prompts() -> None:
-    found = vetoed("my secret project needs 5 kg", "my secret project needs 6 kg")
+    found = first_conflict("my secret project needs 5 kg", "my secret project needs 6 kg")
     assert found == Conflict("number", "5 kg", "6 kg")
 
 
@@ -337,6 +335,9 @@ def test_a_conflict_quotes_the_differing_words_and_nothing_else_of_the_prompts()
         ("où puis-je acheter le billet pour le train", "où puis-je prendre le billet pour le train"),
         ("las personas no son ni rich ni poor", "las personas no son ni rich"),
         ("как открыть счет", "как закрыть счет"),
+        ("es only für mich und nicht für alle", "es ist für mich und nicht für some"),
+        ("il va à la gare avec y o e", "il va à la gare avec d l m"),
+        ("wie will er das machen und wer", "wie did er das machen und wer"),
     ],
 )
 def test_english_word_lists_are_silent_in_other_languages(a: str, b: str) -> None:
@@ -364,6 +365,15 @@ def test_long_texts_with_the_same_words_in_another_order_are_compared_in_bounded
     assert SwapGuard().conflict(parse(" ".join(words)), parse(" ".join(reversed(words)))) is None
 
 
+@pytest.mark.parametrize(
+    "piece", ["aB", "a.b/", "x=", "\\\\", "a::b", "[a-", "<a", "./", "$a", "a_", "-1", "a(", "only 1 "]
+)
+def test_a_long_text_of_code_is_parsed_in_linear_time(piece: str) -> None:
+    # Work that grows with the square would take minutes here.
+    text = piece * (100_000 // len(piece))
+    assert CaseGuard().conflict(parse(text), parse(f"{text} now")) is None
+
+
 def test_a_parser_keeps_the_last_texts_and_parses_each_once() -> None:
     parser = Parser(size=2)
     first = parser("one")
@@ -381,20 +391,47 @@ def test_anyone_can_write_a_guard() -> None:
             return Conflict(self.name, "", "") if ("hello" in a.bag) != ("hello" in b.bag) else None
 
     guard: Guard = Greeting()
-    assert guard.conflict(parse("hello there"), parse("there"))
+    assert first_conflict("hello there", "there") is None
+    assert first_conflict("hello there", "there", [*DEFAULT_GUARDS, guard]) == Conflict("greeting", "", "")
 
 
-# The corpus: two thirds written while the guards were, one third after they were frozen (docs/correctness.md).
+def test_the_neutral_and_the_english_guards_are_all_of_the_default_ones() -> None:
+    assert (*NEUTRAL_GUARDS, *ENGLISH_GUARDS) == DEFAULT_GUARDS
+
+
+# The corpus: two thirds were written while the guards were, a third after they had been frozen (docs/correctness.md).
+# The levels of that third are what was measured then, less some slack; `benchmarks/pairs.py` adds the scores.
 
 
 def share(frozen: str, *, same: bool) -> float:
     pairs = [pair for pair in PAIRS if pair["frozen"] == frozen and pair["same"] is same]
-    return sum(vetoed(pair["text_a"], pair["text_b"]) is not None for pair in pairs) / len(pairs)
+    return sum(first_conflict(pair["text_a"], pair["text_b"]) is not None for pair in pairs) / len(pairs)
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_the_corpus_has_two_hundred_pairs_of_a_kind_in_every_domain_and_a_third_from_after_the_freeze(
+    *, same: bool
+) -> None:
+    pairs = [pair for pair in PAIRS if pair["same"] is same]
+    domains = Counter(pair["domain"] for pair in pairs)
+    assert domains.keys() == {"support", "coding", "travel", "finance", "medicine", "maths", "shopping"}
+    assert min(domains.values()) >= 20
+    assert len(pairs) >= 200
+    assert 3 * sum(pair["frozen"] == "after" for pair in pairs) >= len(pairs)
+
+
+def test_no_pair_of_the_corpus_is_there_twice() -> None:
+    assert len({frozenset((pair["text_a"], pair["text_b"])) for pair in PAIRS}) == len(PAIRS)
 
 
 def test_guards_alone_veto_most_adversarial_pairs_they_were_written_with() -> None:
-    assert share("before", same=False) >= 0.75
+    assert share("before", same=False) >= 0.80
 
 
-def test_guards_keep_nearly_all_paraphrases_they_were_written_with() -> None:
-    assert share("before", same=True) <= 0.02
+def test_guards_alone_veto_many_adversarial_pairs_written_after_they_were_frozen() -> None:
+    assert share("after", same=False) >= 0.40
+
+
+@pytest.mark.parametrize("frozen", ["before", "after"])
+def test_guards_keep_nearly_all_paraphrases(frozen: str) -> None:
+    assert share(frozen, same=True) <= 0.03

@@ -73,7 +73,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders")),
     ("driver", ("_driver", "_asking", "_replay", "_reporting", "_wiring", "_workers")),
     ("cache", ("cache", "_explain", "_open", "prepare")),
-    ("root", ("", "testing")),
+    ("root", ("", "guards", "testing")),
     ("adapters", ("langchain_aicache",)),
 )
 """Lowest first: a module imports from its own layer or a lower one. A package stands for all its modules."""

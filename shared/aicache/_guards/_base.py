@@ -31,7 +31,7 @@ class Parsed:
     bag: frozenset[str]
     """The distinct words."""
     steps: frozenset[tuple[str, str]] = frozenset()
-    """Words with content, each with the next one: `{("fever", "fell"), ("fell", "cough")}`."""
+    """In texts of several clauses the words with content, each with the next one: `{("fever", "fell"), ...}`."""
     quantities: tuple[Quantity, ...] = ()
     """Numbers with their units, in order."""
     identifiers: frozenset[str] = frozenset()

@@ -75,7 +75,7 @@ def scope(words: Sequence[str], numbers: Collection[int]) -> Facets:
         elif word in _QUANTIFIERS and not _is_idle(words, at):
             found.setdefault("quantifier", set()).add(_QUANTIFIERS[word])
         elif word == "only" and words[at - 1 : at] != ["not"]:
-            following = next((w for w in words[at + 1 :] if w not in FUNCTION_WORDS), "")
+            following = next((words[i] for i in range(at + 1, len(words)) if words[i] not in FUNCTION_WORDS), "")
             if following:
                 found.setdefault("only", set()).add(following)
         if at in numbers or word == "one":

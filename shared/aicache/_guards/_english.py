@@ -154,6 +154,7 @@ _TURNED: Final = tuple(
     for one, other in permutations(sorted(pair))
 )
 """Prefixes that turn each other round."""
+_TURNED_STARTS: Final = tuple(one for one, _ in _TURNED)
 _PREFIXES: Final = ("un", "non", "in", "im", "il", "ir", "dis", "mis", "de", "anti")
 
 
@@ -178,8 +179,10 @@ class PrefixGuard:
         return self._found(left, right) or self._found(right, left, turned=True) or self._exchanged(left, right)
 
     def _exchanged(self, left: frozenset[str], right: frozenset[str]) -> Conflict | None:
-        for one, other in _TURNED:
-            for word in left:
+        for word in sorted(left):
+            if not word.startswith(_TURNED_STARTS):
+                continue
+            for one, other in _TURNED:
                 if word.startswith(one) and len(word) > len(one) + 3 and other + word[len(one) :] in right:
                     return Conflict(self.name, word, other + word[len(one) :])
         return None

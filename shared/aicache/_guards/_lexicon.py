@@ -9,6 +9,7 @@ from typing import Final
 from aicache._guards._base import word_set
 
 __all__ = [
+    "CLAUSE_WORDS",
     "CONTRACTIONS",
     "FUNCTION_WORDS",
     "NEGATIONS",
@@ -27,6 +28,11 @@ FUNCTION_WORDS: Final = word_set(
     """
 )
 """Words without content of their own."""
+
+CLAUSE_WORDS: Final = word_set(
+    "but while whereas although though without if when because instead than unless until before after"
+)
+"""Words that join two clauses, each with a part of its own to play."""
 
 NEGATIONS: Final = word_set(
     """

@@ -9,6 +9,7 @@ from typing import Final
 
 from aicache._guards._base import Conflict, Parsed, Quantity, word_set
 from aicache._guards._classes import CLASSES, CURRENCIES
+from aicache._guards._lexicon import CLAUSE_WORDS
 
 __all__ = ["CurrencyGuard", "IdentifierGuard", "NameGuard", "NumberGuard", "OperatorGuard", "SwapGuard"]
 
@@ -196,7 +197,7 @@ class SwapGuard:
 
     def _crossed(self, a: Parsed, b: Parsed) -> Conflict | None:
         """Two things that change places in two clauses, whatever else is worded anew: `V X but W Y`, `V Y but W X`."""
-        if _CLAUSES.isdisjoint(a.bag) or _CLAUSES.isdisjoint(b.bag) or not _JOINING.isdisjoint(a.bag | b.bag):
+        if CLAUSE_WORDS.isdisjoint(a.bag) or CLAUSE_WORDS.isdisjoint(b.bag) or not _JOINING.isdisjoint(a.bag | b.bag):
             return None
         left, right = a.steps - b.steps, b.steps - a.steps
         if len(left) < 2 or len(right) < 2 or len(left) > _LONGEST_SWAP:
@@ -246,7 +247,4 @@ def _even(x: tuple[str, ...], middle: tuple[str, ...], y: tuple[str, ...], text:
 
 
 _JOINING: Final = word_set("and or between vs versus")
-_CLAUSES: Final = word_set(
-    "but while whereas although though without if when because instead than unless until before after"
-)
 _ADVERBIAL: Final = word_set("in on at during for with by since until")

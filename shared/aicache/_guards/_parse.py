@@ -14,7 +14,7 @@ from aicache._guards._classes import CLASSES
 from aicache._guards._clauses import acted_on, acting, counted, mood, scope
 from aicache._guards._code import verbatim
 from aicache._guards._language import FOREIGN_NEGATIONS, looks_english
-from aicache._guards._lexicon import FUNCTION_WORDS, NEGATIONS
+from aicache._guards._lexicon import CLAUSE_WORDS, FUNCTION_WORDS, NEGATIONS
 from aicache._guards._numerals import attach_units, read_number_words
 from aicache._guards._opposites import POLES
 from aicache._guards._scan import Scan, scanned
@@ -152,7 +152,7 @@ def _negations(words: Sequence[str], negators: frozenset[str]) -> tuple[str, ...
     scopes = []
     for at, word in enumerate(words):
         if word in negators and not _idle(words, at):
-            after = (w for w in words[at + 1 :] if w not in FUNCTION_WORDS)
+            after = (words[i] for i in range(at + 1, len(words)) if words[i] not in FUNCTION_WORDS)
             scopes.append(next(after, ""))
     return tuple(scopes)
 
@@ -250,6 +250,8 @@ def parse(text: str) -> Parsed:
 
 
 def _steps(words: Sequence[str]) -> frozenset[tuple[str, str]]:
+    if CLAUSE_WORDS.isdisjoint(words):
+        return frozenset()  # Nobody asks.
     content = [word.removesuffix("ly") for word in words if word not in FUNCTION_WORDS]
     return frozenset(pairwise(content))
 
