@@ -202,7 +202,8 @@ class Selection:
 class Search:
     """A question to a store: the `k` nearest of a partition, without those that were reported wrong for `asker`.
 
-    What scores below `floor` may be left out, but for the nearest, which says how near anything is.
+    What scores below `floor` may be left out, even the nearest, which says how near anything is, if it costs something
+    to find it.
     """
 
     partition: Partition

@@ -158,7 +158,10 @@ def _lookup_by_meaning(
     request: Request, rules: Rules, mark: object | None, without_exact: Miss, journal: Journal | None
 ) -> Plan[Outcome]:
     embedded = yield from Embed(request.query.text)
-    search = Search(request.key.partition, embedded.space, embedded.vector, rules.policy.candidates, asker=request.key)
+    # People want to see the candidates that do not count, too.
+    floor = rules.matcher.floor if journal is None else -1.0
+    partition, k = request.key.partition, rules.policy.candidates
+    search = Search(partition, embedded.space, embedded.vector, k, asker=request.key, floor=floor)
     near = yield from Nearest(search)
     fresh = [candidate for candidate in near if not is_expired(candidate.entry, request.now)]
     if journal is not None:

@@ -226,7 +226,10 @@ def test_a_change_of_dialect_keeps_what_is_blocked(redis_search: Node) -> None:
             assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 1
 
 
-def test_the_search_dialect_asks_again_only_where_many_of_the_nearest_are_blocked(redis_search: Node) -> None:
+@pytest.mark.parametrize("floor", [-1.0, 0.55])
+def test_the_search_dialect_asks_again_only_where_many_of_the_nearest_are_blocked(
+    redis_search: Node, floor: float
+) -> None:
     redis_search.flush()
     pool = redis.ConnectionPool(connection_class=Counting, port=redis_search.port, socket_timeout=10)
     with redis.Redis(connection_pool=pool) as client:
@@ -239,7 +242,7 @@ def test_the_search_dialect_asks_again_only_where_many_of_the_nearest_are_blocke
             for entry in entries[:blocked]:
                 store.block(ASKER, entry.key)
             Counting.sent.clear()
-            found = store.nearest(home, SPACE, EAST, 4, ASKER)
+            found = store.nearest(home, SPACE, EAST, 4, ASKER, floor)
             assert [one.entry for one in found] == entries[blocked : blocked + 4]
             assert len(Counting.sent) == trips
 

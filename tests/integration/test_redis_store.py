@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import subprocess
@@ -35,7 +36,8 @@ from redis_store_tools import (
 )
 
 from aicache._errors import StoreError
-from aicache._model import Selection
+from aicache._model import CacheKey, Entry, Selection
+from aicache.stores._redis_plan import Refusal
 from aicache.stores.redis import RedisStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
 from aicache.testing.machine import StoreMachine
@@ -271,19 +273,160 @@ def test_an_evicted_generation_costs_answers_until_the_next_write_and_then_comes
     assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 2
 
 
-def test_a_vector_that_comes_after_its_entry_was_removed_does_not_stay(store: RedisStore, server: Node) -> None:
-    entry = make_entry("q", vector=EAST)
-    store.write(entry)
+def write_by_hand(store: RedisStore, server: Node, entry: Entry, between: Callable[[], object]) -> None:
+    """Write the entry, and do something when its vector is there and it is not."""
+    store.epoch()  # Asks for the dialect.
     operation = store._operations.write(entry)
-    commands = next(operation)
-    assert [command.words[0] for command in commands] == ["EVALSHA", "VADD", "EVALSHA"]
+    vector, *rest = next(operation)
+    assert [vector.words[0], rest[0].words[0]] == ["VADD", "EVALSHA"]
     with server.client(decode_responses=False) as client:
-        replies = [client.execute_command(*commands[0].words)]
-        store.remove([entry.key])
-        replies += [client.execute_command(*command.words) for command in commands[1:]]
-    with pytest.raises(StopIteration):
+        replies = [client.execute_command(*vector.words)]
+        between()
+        for command in rest:
+            try:
+                sent = command.in_full() if command.script else command
+                replies.append(client.execute_command(*sent.words))
+            except redis.exceptions.OutOfMemoryError:
+                replies.append(Refusal("OOM"))
+    with contextlib.suppress(StopIteration):
         operation.send(replies)
+        raise AssertionError("the write wants more")
+
+
+def vectors_in(server: Node) -> list[int]:
+    """How many vectors each of the vector sets has."""
+    return [server.command("VCARD", key) for key in keys_of(server) if ":v:" in key]
+
+
+def test_a_search_that_sees_a_vector_before_its_entry_leaves_it_out_and_does_not_cost_it(
+    store: RedisStore, server: Node
+) -> None:
+    entry, other = make_entry("q", vector=EAST), make_entry("other", vector=NORTH)
+    store.write(other)
+
+    def seen() -> list[Entry]:
+        return [one.entry for one in store.nearest(entry.key.partition, SPACE, EAST, 5)]
+
+    before: list[Entry] = []
+    write_by_hand(store, server, entry, lambda: before.extend(seen()))
+    assert before == [other]
+    store.write(other)  # Drops what was taken for dead, if it still is.
+    assert seen() == [entry, other]
+
+
+@pytest.mark.parametrize("change", ["remove", "clear", "sweep", "reap"])
+def test_an_entry_whose_vector_was_removed_just_before_it_came_is_matched_exactly_and_removed_whole(
+    store: RedisStore, server: Node, change: str
+) -> None:
+    entry, other = make_entry("q", vector=EAST, expires=FUTURE), make_entry("other", vector=NORTH)
+    with opened(server) as second:
+        second.write(other)
+        if change != "reap":
+            store.write(make_entry("q", vector=EAST, expires=5.0))
+
+        def reap() -> None:
+            second.nearest(entry.key.partition, SPACE, EAST, 5)
+            second.write(other)
+
+        changes: dict[str, Callable[[], object]] = {
+            "remove": lambda: second.remove([entry.key]),
+            "clear": lambda: second.clear(Selection()),
+            "sweep": lambda: second.sweep(10.0, 10),
+            "reap": reap,
+        }
+        write_by_hand(store, server, entry, changes[change])
+
+        def near() -> bool:
+            return entry in [one.entry for one in store.nearest(entry.key.partition, SPACE, EAST, 5)]
+
+        assert store.fetch(entry.key) == entry
+        assert not near()
+        assert [one.key for one in store.similar(Selection(), SPACE, EAST, 0.9)] == [entry.key]
+        store.write(entry)
+        assert near()
+        write_by_hand(store, server, entry, changes["remove"])
+        assert store.remove([entry.key]) == 1
+        store.remove([other.key])
+        assert keys_of(server) == set()
+
+
+def test_an_entry_that_moves_to_another_space_leaves_no_vector_behind(store: RedisStore, server: Node) -> None:
+    old, new = (make_entry("q", vector=EAST, space=space) for space in ("old/2", "new/2"))
+    store.write(old)
+    found: list[Entry] = []
+
+    def look() -> None:
+        for space in ("old/2", "new/2"):
+            found.extend(one.entry for one in store.nearest(old.key.partition, space, EAST, 5))
+
+    write_by_hand(store, server, new, look)
+    assert found == [old]
+    assert vectors_in(server) == [1]
+    look()
+    assert found == [old, new]
+    store.write(make_entry("another"))
+    assert vectors_in(server) == [1], "what was taken for dead is alive by now"
+    store.remove([new.key, make_key("another")])
     assert keys_of(server) == set()
+
+
+@pytest.mark.parametrize("cleaner", ["sweep", "write"])
+def test_the_vector_of_an_entry_for_which_there_was_no_memory_goes_again(
+    store: RedisStore, server: Node, cleaner: str
+) -> None:
+    old = make_entry("old", "first", vector=EAST)
+    store.write(old)
+
+    def fill() -> None:
+        server.command("CONFIG", "SET", "maxmemory", "1")
+
+    for entry in (make_entry("old", "second", vector=NORTH), make_entry("new", vector=EAST)):
+        try:
+            with pytest.raises(StoreError, match="no memory"):
+                write_by_hand(store, server, entry, fill)
+        finally:
+            server.command("CONFIG", "SET", "maxmemory", "0")
+    assert vectors_in(server) == [2]
+    if cleaner == "sweep":
+        store.sweep(0.0, 1)
+    else:
+        store.write(make_entry("another"))
+    assert vectors_in(server) == [1]
+    assert store.fetch(old.key) == old
+    assert [(one.entry, one.score) for one in store.nearest(old.key.partition, SPACE, EAST, 5)] == [(old, 1.0)]
+
+
+def test_the_vector_of_a_write_that_was_given_up_goes_again(store: RedisStore, server: Node) -> None:
+    store.write(make_entry("other", expires=5.0))
+    operation = store._operations.write(make_entry("q", vector=EAST))
+    vector, *_ = next(operation)
+    with server.client(decode_responses=False) as client:
+        assert client.execute_command(*vector.words) == 1
+    operation.close()  # What a timeout and a cancelled task come to.
+    store.sweep(10.0, 10)
+    assert keys_of(server) == set()
+
+
+@pytest.mark.parametrize("dialect", ["vector sets", "search"])
+@pytest.mark.parametrize("count", [20, 400])
+def test_what_is_below_the_floor_stays_on_the_server(redis_search: Node, dialect: str, count: int) -> None:
+    redis_search.flush()
+    with opened(redis_search, dialect=dialect) as store:
+        entries = [make_entry(f"q{n}", vector=make_vector(1, n / 10)) for n in range(count)]
+        for entry in entries:
+            store.write(entry)
+
+        def found(floor: float, vector: bytes = EAST, asker: CacheKey | None = None) -> list[Entry]:
+            near = store.nearest(make_partition(), SPACE, vector, 10, asker, floor)
+            return [one.entry for one in near]
+
+        assert found(0.91) == entries[:5]
+        assert found(0.75) == entries[:9]
+        assert found(0.3)[:10] == entries[:10]
+        store.block(make_key("asker"), entries[1].key)
+        assert found(0.91, asker=make_key("asker")) == [entries[0], *entries[2:5]]
+        # The nearest of all says how near anything is; RediSearch would have to look for it apart.
+        assert found(0.91, make_vector(1, -1)) == (entries[:1] if dialect == "vector sets" else [])
 
 
 def test_zero_and_nan_vectors_are_matched_exactly_only(store: RedisStore) -> None:

@@ -18,6 +18,7 @@ from aicache._model import (
     MissReason,
     NotStored,
     Query,
+    Search,
     SkipReason,
     Stored,
 )
@@ -129,6 +130,31 @@ def test_a_semantic_hit_takes_two_store_reads_and_one_embedding() -> None:
     steps, outcome = play(lookup(request(), rules()), replies)
     assert steps == [Recall, Mark, Fetch, Embed, Nearest, Promote]
     assert outcome == Hit(OTHER, "disk", Match.SEMANTIC, 0.98, 7.0, KEY)
+
+
+def search_of(plan: Plan[Any]) -> Search:
+    """The search that a lookup asks for."""
+    step = next(plan)
+    while not isinstance(step, Nearest):
+        step = plan.send(VECTOR if isinstance(step, Embed) else None)
+    plan.close()
+    return step.search
+
+
+def test_the_nearest_are_asked_for_by_the_one_who_asks_and_down_to_where_they_count() -> None:
+    class Picky(Nearest1):
+        floor = 0.87
+
+    assert search_of(lookup(request(), rules(matcher=Picky(), candidates=7))) == Search(
+        KEY.partition, VECTOR.space, VECTOR.vector, 7, asker=KEY, floor=0.87
+    )
+
+
+def test_explain_wants_to_see_those_that_do_not_count_too() -> None:
+    class Picky(Nearest1):
+        floor = 0.87
+
+    assert search_of(lookup(request(), rules(matcher=Picky()), Journal())).floor == -1.0
 
 
 def test_an_expired_neighbour_is_never_a_candidate() -> None:

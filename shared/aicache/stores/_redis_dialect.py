@@ -14,8 +14,19 @@ from typing import Any, ClassVar, Final, NamedTuple
 from aicache._errors import StoreError, UnreadableEntryError
 from aicache._model import CacheKey, Entry, Search
 from aicache.stores._redis_layout import NO_SHELF, Keys, Parts, name_of
-from aicache.stores._redis_plan import Command, Operation, Refusal, ask, ask_groups, call, complaint, integer, list_of
-from aicache.stores._redis_scripts import AS_HASHES, AS_STRINGS, AS_STRINGS_WITH_SETS, Scripts
+from aicache.stores._redis_plan import (
+    Command,
+    Operation,
+    Refusal,
+    Word,
+    ask,
+    ask_groups,
+    call,
+    complaint,
+    integer,
+    list_of,
+)
+from aicache.stores._redis_scripts import AS_HASHES, AS_STRINGS, AS_STRINGS_WITH_SETS, EFFORT, Scripts
 
 __all__ = ["DIALECTS", "Dialect", "Found", "Place", "Plain", "RediSearch", "Value", "VectorSets", "choose"]
 
@@ -23,6 +34,18 @@ _SEARCHED_AT_ONCE: Final = 64
 """Searches in one round trip: in a partition of 10,000 each takes the server a millisecond."""
 _SPARE: Final = 2
 """Entries asked for beyond `k` by RediSearch, in case some of the nearest are never to be near for the asker."""
+_ROUNDED: Final = 0.004
+"""By how much a cosine of the server's may be off at most: eight sigmas of Q8."""
+_RANGED_ABOVE: Final = 0.5
+"""With a floor above this RediSearch is asked for what is within a radius, and not for the nearest: on a shelf of
+10,000 questions it answers in 0.4 ms where KNN behind a filter takes 1.8 to 3.6. Radii up to 0.4 were measured."""
+_BEYOND: Final = 0.2
+"""The share of the radius by which RediSearch looks beyond it (`EPSILON`).
+
+With its default of 0.01 the nearest of 600 was found 539 times, with 0.1 593 times, with this 597 times and no oftener
+with more. (KNN finds all.) It costs nothing but where a vector is as far from one entry as from the next, which that of
+no question was: then the whole graph is searched.
+"""
 
 
 class Value(NamedTuple):
@@ -68,6 +91,8 @@ class Dialect:
     """Dimensions that are known to have an index of RediSearch's."""
     scripts: ClassVar[Scripts] = AS_STRINGS
     name: ClassVar[str] = "plain"
+    apart: ClassVar[bool] = False
+    """Whether vectors are kept beside the entries, so that one may be left without the other."""
 
     def reading(self, key: CacheKey) -> tuple[Command, ...]:
         """The commands that read an entry, sent together; `read` reads their replies."""
@@ -115,21 +140,21 @@ class VectorSets(Dialect):
     __slots__ = ()
     scripts: ClassVar[Scripts] = AS_STRINGS_WITH_SETS
     name: ClassVar[str] = "vector sets"
+    apart: ClassVar[bool] = True
 
     def write(self, entry: Entry, parts: Parts, place: Place, others: Sequence[Command]) -> Operation[bool]:
-        """The script, the vector, and a last look whether the entry is still there."""
-        if place.shelf != NO_SHELF:
-            bucket = self.keys.bucket(entry.key.partition)
-            name, vectors = name_of(entry.key), self.keys.vectors(bucket, place.shelf)
-            # CAS: the place in the graph is found in a thread of the server's. Without, and so in a script, every
-            # other client waits for the 2 ms it takes. Hence two commands, and between them somebody may remove the
-            # entry: the vector that then comes too late goes again with the third.
-            others = (
-                Command(("VADD", vectors, "FP32", parts.vector, name, "CAS", self.keys.quantisation), vectors),
-                call(self.scripts.reap, (self.keys.index(bucket),), name + place.shelf),
-                *others,
-            )
-        return (yield from super().write(entry, parts, place, others))
+        """The vector, and then the script."""
+        if place.shelf == NO_SHELF:
+            return (yield from super().write(entry, parts, place, others))
+        vectors = self.keys.vectors(self.keys.bucket(entry.key.partition), place.shelf)
+        # CAS: the place in the graph is found in a thread of the server's. Without, and so in a script, every other
+        # client waits for the 1.6 ms it takes. Hence two commands. A search between them leaves the vector out, for it
+        # has no entry yet. What is removed between them keeps its entry from being near, until that is written again.
+        # The other way round, a removal would leave a vector for ever unless a third command looked for that.
+        vector = ("VADD", vectors, "FP32", parts.vector, name_of(entry.key), "CAS", self.keys.quantisation)
+        script = self._script(entry, place, parts.head + parts.vector + parts.content)
+        _, replaced, *_ = yield from ask(Command((*vector, "EF", EFFORT), vectors), script, *others)
+        return integer(replaced) == 1
 
     def nearest(self, searches: Sequence[Search]) -> Operation[list[Found]]:
         """One script for each: the search, and the values of what it finds."""
@@ -141,14 +166,17 @@ class VectorSets(Dialect):
         vectors = self.keys.vectors(bucket, self._shelf(search))
         asker = "" if search.asker is None else name_of(search.asker)
         keys = (self.keys.index(bucket), vectors, *self.epochs)
-        return call(self.scripts.nearest, keys, search.vector, search.k, asker)
+        floor = (1 + search.floor - _ROUNDED) / 2
+        return call(self.scripts.nearest, keys, search.vector, search.k, asker, floor)
 
     def _found(self, search: Search, reply: object) -> Found:
         generation, everybody, own, pairs, dead = list_of(reply, 5)
         pairs = list_of(pairs)
         values = [(_bytes(name), value) for name, value in zip(pairs[::2], pairs[1::2], strict=False)]
-        shelf = self._shelf(search)
-        members = [_bytes(name).decode("ascii", "replace") + shelf for name in list_of(dead)]
+        members: list[str] = []
+        if list_of(dead):
+            shelf = self._shelf(search)
+            members = [_bytes(name).decode("ascii", "replace") + shelf for name in dead]
         return Found(values, members, generation, [everybody, own] if self.epochs else [])
 
     def _shelf(self, search: Search) -> str:
@@ -225,8 +253,15 @@ class RediSearch(Dialect):
         bucket, dimension = self.keys.bucket(search.partition), len(search.vector) // 4
         field, generation = _vector_field(dimension), self.keys.generation(bucket)
         count = search.k if search.asker is None else search.k + spare
-        query = f"(@s:{{{self.keys.shelf(search.partition, search.space, dimension)}}})=>[KNN {count} @{field} $q]"
-        options = ("RETURN", 3, "h", "b", field, "PARAMS", 2, "q", search.vector, "LIMIT", 0, count, "DIALECT", 2)
+        shelf = f"@s:{{{self.keys.shelf(search.partition, search.space, dimension)}}}"
+        options: tuple[Word, ...]
+        if search.floor > _RANGED_ABOVE:
+            query = f"{shelf} @{field}:[VECTOR_RANGE $r $q]=>{{$YIELD_DISTANCE_AS: d; $EPSILON: {_BEYOND}}}"
+            options = ("SORTBY", "d", "PARAMS", 4, "q", search.vector, "r", max(0.0, 1 - search.floor + _ROUNDED))
+        else:
+            query = f"({shelf})=>[KNN {count} @{field} $q]"
+            options = ("PARAMS", 2, "q", search.vector)
+        options += ("RETURN", 3, "h", "b", field, "LIMIT", 0, count, "DIALECT", 2)
         find = Command(("FT.SEARCH", self._index(dimension), query, *options), generation)
         numbers = Command(("MGET", generation, *self.epochs), generation)
         if search.asker is None:

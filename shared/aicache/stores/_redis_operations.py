@@ -93,7 +93,7 @@ class Operations:
             except (UnreadableEntryError, ValueError):
                 continue
             else:
-                if entry is not None and entry.space == search.space and entry.vector is not None:
+                if entry is not None and entry.space == search.space and entry.vector:
                     entries.append(entry)
         if not entries and foreign is not None:
             return foreign
@@ -110,10 +110,17 @@ class Operations:
         if searchable and entry.space is not None and entry.vector is not None:
             shelf = self._keys.shelf(partition, entry.space, len(entry.vector) // 4)
         bucket = self._keys.bucket(partition)
-        reaping = self._reaping(dialect, bucket, self._known.take_dead(bucket))
         parts = pack(entry, shelf, self._session.codec, self._session.shift)
         place = Place(shelf, self._until(entry.expires), self._session.grace)
-        replaced = yield from dialect.write(entry, parts, place, reaping)
+        dead = self._known.take_dead(bucket)
+        try:
+            replaced = yield from dialect.write(entry, parts, place, self._reaping(dialect, bucket, dead))
+        except BaseException:
+            if dialect.apart and shelf != NO_SHELF:
+                # Perhaps its vector is there now, and it is not. If it is, reaping sees that and drops nothing.
+                dead.append(name_of(entry.key) + shelf)
+            self._known.note_dead(bucket, dead)
+            raise
         if replaced and self._session.cluster:
             yield from ask(self._session.announcement(dialect))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from aicache._errors import StoreError
 from aicache.stores._redis_scripts import Script
@@ -33,9 +33,8 @@ R = TypeVar("R")
 Word: TypeAlias = str | bytes | int | float
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command of Redis."""
+class Command(NamedTuple):
+    """One command of Redis. A tuple, for every call makes some."""
 
     words: tuple[Word, ...]
     key: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["COMMON", "HASHES", "SELECTS", "STRINGS", "WITHOUT_SETS", "WITH_SETS"]
+__all__ = ["COMMON", "HASHES", "READING", "SELECTS", "STRINGS", "WITHOUT_SETS", "WITH_SETS"]
 
 STRINGS: Final = """
 local function head(key)
@@ -89,9 +89,13 @@ local function drop_shelf(base, shelf)
 end
 """
 
-COMMON: Final = """
+READING: Final = """
 local function base_of(index) return index:sub(1, -2) end
 local function shelf_of(h) return h:sub($SHELF) end
+local function is_alive(h, g) return h and g and h:sub($GENERATION) == g end
+"""
+
+COMMON: Final = """
 local function name_in(member) return member:sub(1, 64) end
 local function shelf_in(member) return member:sub(65) end
 
@@ -114,7 +118,6 @@ local function begin_generation(index, time)
   redis.call('ZADD', index, string.format('%.0f', time[1] * 1000000 + time[2]), 'g')
   return generation(index)
 end
-local function is_alive(h, g) return h and g and h:sub($GENERATION) == g end
 
 -- Redis drops an entry by itself some time after it expired; the limit is a hundred years.
 local function limit_life(key, expires, grace)

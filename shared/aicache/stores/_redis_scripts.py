@@ -14,12 +14,22 @@ from string import Template
 from typing import Final
 
 from aicache.stores._redis_layout import NO_SHELF, OFFSETS
-from aicache.stores._redis_prelude import COMMON, HASHES, SELECTS, STRINGS, WITH_SETS, WITHOUT_SETS
+from aicache.stores._redis_prelude import COMMON, HASHES, READING, SELECTS, STRINGS, WITH_SETS, WITHOUT_SETS
 
-__all__ = ["AS_HASHES", "AS_STRINGS", "AS_STRINGS_WITH_SETS", "EPOCH_DAYS", "Script", "Scripts"]
+__all__ = ["AS_HASHES", "AS_STRINGS", "AS_STRINGS_WITH_SETS", "EFFORT", "EPOCH_DAYS", "Script", "Scripts"]
 
 EPOCH_DAYS: Final = 7
 """How long a program's own count of changes is kept; when it goes, that program forgets its L1 once for nothing."""
+
+EFFORT: Final = 64
+"""Nodes of the graph that VADD and VSIM keep in view (`EF`).
+
+With 25,000 vectors of real questions (384 numbers): VADD 1.6 ms where the server's default takes 4.1, VSIM for 26 a
+quarter to a half less; the nearest one is found as surely (300 of 300), of the ten nearest 99.2 % for 99.8.
+"""
+
+_COMPARED: Final = 300
+"""Up to so many vectors of a shelf are all compared: it takes no longer than the graph, and finds all."""
 
 # KEYS: index, entry, [the two epoch keys]. ARGV: name, shelf, expires, the value's parts... , grace.
 _WRITE: Final = """
@@ -58,17 +68,17 @@ if dropped > 0 then tidy(index) end
 return dropped
 """
 
-# KEYS: index, vectors, [epoch keys]. ARGV: vector, k, the asker's name or ''. Returns k entries or more: those whose
-# rounded score is so near to that of the k-th that their true score may be higher (0.001 is 0.002 of a cosine, four
-# sigmas of Q8), up to 16.
+# KEYS: index, vectors, [epoch keys]. ARGV: vector, k, the asker's name or '', the floor as a score of the server's.
+# Returns k entries or more: those whose rounded score is so near to that of the k-th that their true score may be
+# higher (0.001 is 0.002 of a cosine, four sigmas of Q8), up to 16. Fewer where the rest is below the floor and cannot
+# be the nearest.
 #
 # A vector whose entry is gone, or is never to be near for the asker, does not take the place of another: as long as
-# there are too few of the others, the search is repeated for more. Up to a thousand vectors are all compared: it takes
-# no longer than the graph, and finds all.
+# there are too few of the others, the search is repeated for more.
 _NEAREST: Final = """
-local base, want = base_of(KEYS[1]), tonumber(ARGV[2])
+local base, want, floor = base_of(KEYS[1]), tonumber(ARGV[2]), tonumber(ARGV[4])
 local g = redis.call('GET', base .. 'g')
-local found, dead, seen, alive, bar, count = {}, {}, {}, 0, 0, want + 16
+local found, dead, seen, alive, bar, count, done = {}, {}, {}, 0, 0, want + 16, false
 if ARGV[3] ~= '' then
   for _, name in ipairs(redis.call('SMEMBERS', base .. 'x:' .. ARGV[3])) do
     seen[name] = true
@@ -76,17 +86,20 @@ if ARGV[3] ~= '' then
   end
 end
 local shelf = KEYS[2]:sub(#base + 3)
-local exact = redis.call('VCARD', KEYS[2]) <= 1000
+local all = redis.call('VCARD', KEYS[2]) <= $COMPARED
 while true do
   local names
-  if exact then
+  if all then
     names = redis.call('VSIM', KEYS[2], 'FP32', ARGV[1], 'WITHSCORES', 'COUNT', count, 'TRUTH')
   else
-    names = redis.call('VSIM', KEYS[2], 'FP32', ARGV[1], 'WITHSCORES', 'COUNT', count)
+    names = redis.call('VSIM', KEYS[2], 'FP32', ARGV[1], 'WITHSCORES', 'COUNT', count, 'EF', math.max($EFFORT, count))
   end
   for i = 1, #names, 2 do
     local name, score = names[i], tonumber(names[i + 1])
-    if alive >= want + 16 or score < bar then break end
+    if alive >= want + 16 or score < bar then
+      done = true
+      break
+    end
     if not seen[name] then
       seen[name] = true
       local value = redis.pcall('GET', base .. 'e:' .. name)
@@ -94,18 +107,19 @@ while true do
         alive = alive + 1
         found[2 * alive - 1] = name
         found[2 * alive] = value
-        if alive == want then bar = score - 0.001 end
+        if alive == 1 then bar = math.min(floor, score - 0.001) end
+        if alive == want then bar = math.max(bar, score - 0.001) end
       else
         dead[#dead + 1] = name
       end
     end
   end
-  if alive >= want or #names < 2 * count or count >= 32 * want + 512 then break end
+  if done or alive >= want or #names < 2 * count or count >= 32 * want + 512 then break end
   count = count * 2
 end
 -- `false`, for a nil would end the list.
-local all, own = KEYS[3] and redis.call('GET', KEYS[3]) or false, KEYS[4] and redis.call('GET', KEYS[4]) or false
-return {g, all, own, found, dead}
+local epoch, own = KEYS[3] and redis.call('GET', KEYS[3]) or false, KEYS[4] and redis.call('GET', KEYS[4]) or false
+return {g, epoch, own, found, dead}
 """
 
 # KEYS: index, entry. ARGV: name, the field, expires, grace.
@@ -283,15 +297,17 @@ class Scripts:
 
 
 def _scripts(prelude: str) -> Scripts:
-    def make(body: str) -> Script:
-        fields = OFFSETS | {"NO_SHELF": NO_SHELF, "EPOCH_SECONDS": str(EPOCH_DAYS * 86_400)}
-        source = Template(prelude + COMMON + body).substitute(fields)
+    def make(body: str, before: str = prelude + READING + COMMON) -> Script:
+        numbers = {"EPOCH_SECONDS": EPOCH_DAYS * 86_400, "EFFORT": EFFORT, "COMPARED": _COMPARED}
+        fields = OFFSETS | {"NO_SHELF": NO_SHELF} | {name: str(number) for name, number in numbers.items()}
+        source = Template(before + body).substitute(fields)
         return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
     return Scripts(
         write=make(_WRITE),
         reap=make(_REAP),
-        nearest=make(_NEAREST),
+        # Each function of the prelude is made anew at every call: 10 us for all, of the 190 of a search.
+        nearest=make(_NEAREST, READING),
         touch=make(_TOUCH),
         remove=make(_REMOVE),
         due=make(_DUE),

@@ -56,7 +56,8 @@ class Store(Protocol):
         """At most `k` entries of this partition and space, nearest first, scores as true cosines in [-1, 1].
 
         An entry whose vector is in another space or dimension is never returned; a damaged one is left out, and so is
-        one that was blocked for the asker. Those that score below `floor` may be left out too, but for the nearest.
+        one that was blocked for the asker. Those that score below `floor` may be left out too; the nearest is there all
+        the same, where finding it costs nothing.
         `WrongKeyError` where all there are is encrypted with a foreign key.
         """
 
