@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,11 +30,15 @@ from redis_store_tools import EAST, KEYS, PATIENT, SPACE, opened
 from aicache._clock import SystemClock
 from aicache._deadline import Deadline
 from aicache._errors import StoreError
+from aicache.stores._redis_clients import Clients, Limits
+from aicache.stores._redis_making import ASYNC, SYNC, make_client
+from aicache.stores._redis_url import read_url
+from aicache.stores._redis_waits import BoundedLock
 from aicache.stores.redis import RedisStore
 from aicache.testing import FakeClock, FaultProxy, make_entry, make_key, make_partition, make_vector
 
 if TYPE_CHECKING:
-    from redis_servers import Cluster, Node
+    from redis_servers import Cluster, Node, SentinelSet
 
 ENDLESS: dict[str, Any] = {"timeout": 30.0, "connect_timeout": 30.0}
 SHORT = 0.1
@@ -343,6 +349,127 @@ def test_lookups_alone_find_the_server_that_took_over_from_one_that_hangs(redis_
     redis_cluster.reset()
 
 
+@HALVES
+def test_writes_alone_find_the_server_that_took_over_from_one_that_died(redis_cluster: Cluster, half: str) -> None:
+    redis_cluster.reset()
+    entry = ENTRIES[0]
+    with asked(redis_cluster.url, half, timeout=0.1, connect_timeout=0.1) as ask:
+
+        def written() -> bool:
+            with contextlib.suppress(StoreError):
+                ask("write", entry, seconds=0.25)
+                return True
+            return False
+
+        wait_until(written, "the entry is there")
+        redis_cluster.kill_primary(KEYS.entry(entry.key))
+        wait_until(written, "a write reaches the new primary")
+        assert ask("fetch", entry.key) == entry
+    redis_cluster.reset()
+
+
+@HALVES
+def test_the_new_primary_that_the_sentinels_name_is_found_at_once(redis_sentinel: SentinelSet, half: str) -> None:
+    redis_sentinel.reset()
+    entry = ENTRIES[0]
+    with asked(redis_sentinel.url, half, timeout=0.1, connect_timeout=0.1) as ask:
+        ask("write", entry)
+        old = redis_sentinel.kill_primary()
+        with pytest.raises(StoreError):
+            ask("write", entry, seconds=0.25)
+        redis_sentinel.wait_primary(lambda primary: primary is not old)
+        ask("write", entry, seconds=0.25)
+        assert ask("fetch", entry.key, seconds=0.25) == entry
+    redis_sentinel.reset()
+
+
+@places("cluster")
+def test_no_thread_waits_beyond_its_deadline_for_another_that_looks_for_the_slots(place: Place) -> None:
+    with asked(place.url, "sync", **ENDLESS) as ask, ThreadPoolExecutor(1) as executor:
+        ask("write", ENTRIES[0])
+        with place.paused():
+            took(partial(ask, "fetch", ENTRIES[0].key, seconds=SHORT))
+            patient = executor.submit(ask, "fetch", ENTRIES[0].key)  # Looks for them first, after that.
+            for _ in range(5):
+                assert took(partial(ask, "fetch", ENTRIES[0].key, seconds=SHORT)) < HANGS
+            assert not patient.done()
+        assert patient.result() == ENTRIES[0]
+
+
+LIBRARIES = pytest.mark.parametrize("library", [SYNC, ASYNC], ids=["sync", "async"])
+
+
+@LIBRARIES
+def test_the_private_names_by_which_clients_of_clusters_are_changed_are_there(
+    redis_cluster: Cluster, library: Any
+) -> None:
+    redis_cluster.reset()
+    client = make_client(library, read_url(redis_cluster.url), Limits(1.0, 1.0, 4))
+    if library is ASYNC:
+        assert type(client.commands_parser).__module__ == make_client.__module__
+        return
+    with contextlib.closing(client):
+        lock = getattr(client.nodes_manager, "_initialization_lock", None)
+        assert isinstance(lock, BoundedLock) or (lock is None and redis.__version__.startswith("6."))
+
+
+@LIBRARIES
+def test_clients_of_a_redis_py_without_these_names_are_left_as_they_are(library: Any) -> None:
+    client = SimpleNamespace(nodes_manager=SimpleNamespace())
+    library.mend(client, Limits(1.0, 1.0, 4))
+    assert client == SimpleNamespace(nodes_manager=SimpleNamespace())
+
+
+@HALVES
+def test_slots_that_have_moved_cost_no_connection_and_no_list_of_commands(redis_cluster: Cluster, half: str) -> None:
+    """The latter is asked for by a client of redis-py as it begins, and by async ones again and again."""
+    redis_cluster.reset()
+    nodes = redis_cluster.all_nodes()
+
+    def connected() -> set[str]:
+        return {
+            f"{node.port} {each['id']}"
+            for node in nodes
+            for each in node.command("CLIENT LIST")
+            if each["name"] == "aicache"
+        }
+
+    def listed() -> int:
+        told = [node.info("commandstats").get("cmdstat_command", {}) for node in nodes]
+        return sum(each.get("calls", 0) for each in told)
+
+    before = listed()
+    with asked(redis_cluster.url, half) as ask:
+        for entry in ENTRIES:
+            ask("write", entry)
+        open_before = connected()
+        moved = [KEYS.entry(entry.key) for entry in ENTRIES[:6]]
+        for _ in range(2):
+            to = redis_cluster.owner(moved[0])
+            redis_cluster.reshard([slot for slot in moved if redis_cluster.owner(slot) is not to], to)
+            for entry in ENTRIES[6:12]:
+                assert ask("fetch", entry.key) == entry
+            redis_cluster.reshard(moved)
+            for entry in ENTRIES[:6]:
+                ask("write", entry)
+            assert [one.entry for one in ask("nearest", make_partition("p0"), SPACE, EAST, 1)] == [ENTRIES[0]]
+            assert ask("remove", [ENTRIES[5].key]) == 1
+        assert open_before <= connected()
+        assert listed() - before == (1 if half == "sync" else 0)
+
+
+@HALVES
+@places("single", "unix", "tls")
+def test_a_long_write_has_one_deadline_and_arrives_whole(place: Place, half: str) -> None:
+    long = make_entry("long", answer=random.Random(0).randbytes(8_000_000).hex())
+    with asked(place.url, half, **ENDLESS) as ask:
+        ask("write", long)
+        assert ask("fetch", long.key) == long
+        with place.paused():
+            assert took(partial(ask, "write", long, seconds=SHORT)) < HANGS
+        assert eventually(ask, long)
+
+
 # ------------------------------------------------------------------------------------------------ closing
 
 
@@ -387,6 +514,33 @@ def test_closing_does_not_wait_for_a_server_that_hangs(proxy: FaultProxy, half: 
             _closed_from_another_thread(store, proxy, warm=warm)
         wait_until(lambda: proxy.open_connections == 0, "all connections are closed")
         gc.collect()
+
+
+def test_a_loop_runs_on_while_threads_end_what_they_have_under_way(redis_standalone: Node) -> None:
+    clients = Clients(read_url(redis_standalone.url), Limits(1.0, 1.0, 4), None)
+    entered, loop_ran = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def act() -> None:
+        with clients.use():
+            entered.set()
+            loop_ran.wait(HANGS)
+
+    def another_task() -> None:
+        order.append("another task")
+        loop_ran.set()
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().call_soon(another_task)
+        await clients.aclose()
+        order.append("closed")
+
+    with ThreadPoolExecutor(1) as executor:
+        acting = executor.submit(act)
+        entered.wait(HANGS)
+        asyncio.run(scenario())
+        acting.result()
+    assert order == ["another task", "closed"]
 
 
 async def _closed_in_a_loop(store: RedisStore, proxy: FaultProxy, *, warm: bool) -> None:

@@ -69,6 +69,9 @@ class _Library:
     secure_primary: Any
     retry: Any
     cluster: Callable[..., Any]
+    mend: Callable[[Any, Limits], None]
+    """Changes a client of a cluster by names that are not public. Where redis-py has none of the name, nothing: each
+    only saves time."""
 
 
 ClusterNode: Final[Callable[..., Any]] = redis.cluster.ClusterNode
@@ -95,6 +98,36 @@ def _async_cluster(hosts: Sequence[tuple[str, int]], **settings: Any) -> redis.a
     return redis.asyncio.cluster.RedisCluster(startup_nodes=nodes, **settings)
 
 
+_LOCK: Final = "_initialization_lock"
+"""redis-py 6 has none: its threads ask for the slots side by side."""
+
+
+def _mend(cluster: redis.cluster.RedisCluster, limits: Limits) -> None:
+    if hasattr(cluster.nodes_manager, _LOCK):
+        setattr(cluster.nodes_manager, _LOCK, waits.BoundedLock(limits.timeout))
+
+
+class _FirstKey:
+    """In place of what finds a command's keys in redis-py: which, each time it asks for the nodes, also has one of them
+    list all commands, whose 38 ms of reading no other task can interrupt."""
+
+    async def initialize(self, node: Any = None) -> None:
+        """There is nothing to ask for."""
+
+    async def get_keys(self, *words: Any) -> tuple[Any, ...] | None:
+        """One key, for all keys of a command here are in one slot; None if there is none.
+
+        redis-py asks once a slot has moved, to find its node again.
+        """
+        first = 3 if words[0] in ("EVAL", "EVALSHA") else 1
+        return words[first : first + 1] or None
+
+
+def _mend_async(cluster: redis.asyncio.cluster.RedisCluster, _: Limits) -> None:
+    if hasattr(cluster, "commands_parser"):
+        cluster.commands_parser = _FirstKey()  # type: ignore[assignment]
+
+
 SYNC: Final = _Library(
     redis.Redis,
     redis.ConnectionPool,
@@ -106,6 +139,7 @@ SYNC: Final = _Library(
     waits.PrimaryTlsConnection,
     Retry,
     _cluster,
+    _mend,
 )
 ASYNC: Final = _Library(
     redis.asyncio.Redis,
@@ -118,6 +152,7 @@ ASYNC: Final = _Library(
     redis.asyncio.sentinel.SentinelManagedSSLConnection,
     AsyncRetry,
     _async_cluster,
+    _mend_async,
 )
 
 
@@ -151,11 +186,15 @@ def make_client(library: _Library, address: Address | None, limits: Limits) -> A
                 # Else one lost shard would keep the healthy ones from being used.
                 require_full_coverage=False,
                 retry=retry,
+                # A slot that has moved is noted by itself. Every fifth would have all nodes asked again, and in an
+                # async client all connections closed, those in use as well.
+                reinitialize_steps=0,
                 max_connections=2 * limits.max_connections,  # Those that look for the nodes come on top.
                 **settings,
             )
             # A slot that moves may answer MOVED and then ASK. Beyond that redis-py sleeps, 16 times.
             cluster.RedisClusterRequestTTL = 3
+            library.mend(cluster, limits)
             return cluster
 
 

@@ -20,6 +20,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterError,
     MaxConnectionsError,
     RedisClusterException,
     ResponseError,
@@ -197,6 +198,8 @@ def _problem(error: Exception) -> StoreError:
             text = "Redis cannot be reached, or has closed the connection."
         case RedisClusterException() if isinstance(error.__cause__, redis.TimeoutError):
             text = "The cluster's nodes did not answer in time."
+        case ClusterError():
+            text = "The cluster's nodes sent a command from one to the next: the slot is moving."
         case RedisClusterException():  # Not a RedisError; nor is its SlotNotCoveredError.
             text = "The cluster does not serve this slot, or cannot be reached."
         case _:

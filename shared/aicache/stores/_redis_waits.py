@@ -10,6 +10,9 @@ For the blocking half only: an await is cancelled at the deadline from outside.
 from __future__ import annotations
 
 import math
+import select
+import socket
+import threading
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,6 +24,7 @@ from aicache._deadline import time_left
 from aicache._errors import StoreTimeoutError
 
 __all__ = [
+    "BoundedLock",
     "ClusterConnection",
     "ClusterTlsConnection",
     "PrimaryConnection",
@@ -50,11 +54,79 @@ def _within(limit: float | None) -> float | None:
     return None if left == math.inf else left
 
 
-class _TimedSocket:
+class _PolledSocket:
     """A socket, each wait of which is cut to the deadline; `settimeout` gives the limit it has besides.
 
-    Also stands for a socket that is about to speak TLS: Python asks it for its timeout before it shakes hands.
+    The socket itself never waits: telling it anew how long it may costs a call of the system each time, and so does the
+    look it takes, with a limit, before it sends.
     """
+
+    __slots__ = ("_limit", "_readable", "_receive", "_send", "_socket", "_writable")
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._limit = connected.gettimeout()
+        connected.settimeout(0)
+        self._readable, self._writable = select.poll(), select.poll()
+        self._readable.register(connected, select.POLLIN)
+        self._writable.register(connected, select.POLLOUT)
+        self._receive, self._send = connected.recv, connected.send
+
+    def settimeout(self, limit: float | None) -> None:
+        self._limit = limit
+
+    def gettimeout(self) -> float | None:
+        return self._limit
+
+    def recv(self, *arguments: Any) -> bytes:
+        while True:
+            if self._limit != 0:
+                self._wait(self._readable)
+            try:
+                return self._receive(*arguments)
+            except BlockingIOError:
+                if self._limit == 0:
+                    raise
+
+    def recv_into(self, *arguments: Any) -> int:
+        while True:
+            if self._limit != 0:
+                self._wait(self._readable)
+            try:
+                return self._socket.recv_into(*arguments)
+            except BlockingIOError:
+                if self._limit == 0:
+                    raise
+
+    def sendall(self, content: bytes) -> None:
+        rest: bytes | memoryview = content
+        while True:
+            try:
+                sent = self._send(rest)
+            except BlockingIOError:
+                self._wait(self._writable)
+            else:
+                if sent == len(rest):
+                    return
+                rest = memoryview(rest)[sent:]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def _wait(self, ready: select.poll) -> None:
+        """Until the socket is ready.
+
+        Raises:
+            TimeoutError: the limit or the deadline came first.
+        """
+        seconds = _within(self._limit)
+        if not ready.poll(None if seconds is None else 1000 * seconds):
+            raise TimeoutError("timed out")
+
+
+class _TimedSocket:
+    """The same for a socket that speaks TLS or is about to (Python asks for its timeout before it shakes hands), and on
+    Windows, which has no `poll`."""
 
     __slots__ = ("_limit", "_set", "_socket")
 
@@ -136,6 +208,8 @@ class _Timed:
         finally:
             self._connecting = False
         connected.settimeout(self._for_reply)
+        if type(connected) is socket.socket and hasattr(select, "poll"):
+            return _PolledSocket(connected)
         return _TimedSocket(connected)
 
 
@@ -195,3 +269,26 @@ class ClusterConnection(_Timed, _Prompt, redis.Connection):
 
 class ClusterTlsConnection(_Timed, _Prompt, redis.SSLConnection, _TimedBelow):
     """The same with TLS."""
+
+
+class BoundedLock:
+    """A lock of the thread that holds it, for which others wait no longer than their deadline, nor than a limit.
+
+    redis-py has one around asking where the slots are: it waits without limit for another thread that asks.
+    """
+
+    __slots__ = ("_limit", "_lock")
+
+    def __init__(self, limit: float) -> None:
+        self._lock = threading.RLock()
+        self._limit = limit
+
+    def __enter__(self) -> None:
+        with suppress(StoreTimeoutError):
+            if self._lock.acquire(timeout=time_left(self._limit)):
+                return
+        # Of redis-py's kind, as after any wait: the caller then knows that the slots may be others by now.
+        raise redis.TimeoutError("another thread asks where the slots are")
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()

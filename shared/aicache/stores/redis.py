@@ -303,7 +303,7 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """As `close`."""
-        self._clients.close()
+        await self._clients.aclose()
         await self._async_clients.aclose()
 
 
