@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, assert_never
 
 from aicache._errors import UnreadableEntryError
-from aicache._model import CacheKey, Partition, Search, Space, Vector
+from aicache._model import CacheKey, Search
 from aicache._steps import (
     Block,
     CheckEpoch,
@@ -48,7 +48,7 @@ def _call(step: StoreStep, store: Store) -> Any:
         case Fetch(key):
             return store.fetch(key)
         case Nearest(search):
-            return store.nearest(*_parts(search))
+            return store.nearest(search)
         case Together(reads):
             return _ask_together(reads, store)
         case Write(entry):
@@ -76,7 +76,7 @@ async def _call_natively(step: StoreStep, store: AsyncStore) -> Any:
         case Fetch(key):
             return await store.afetch(key)
         case Nearest(search):
-            return await store.anearest(*_parts(search))
+            return await store.anearest(search)
         case Together(reads):
             return await _ask_together_natively(reads, store)
         case Write(entry):
@@ -127,10 +127,6 @@ async def _ask_together_natively(reads: Sequence[Fetch | Nearest], store: AsyncS
         except UnreadableEntryError as error:
             replies.append(error)
     return replies
-
-
-def _parts(search: Search) -> tuple[Partition, Space, Vector, int, CacheKey | None, float]:
-    return search.partition, search.space, search.vector, search.k, search.asker, search.floor
 
 
 def _sorted_by_kind(reads: Sequence[Fetch | Nearest]) -> tuple[list[CacheKey], list[Search]]:

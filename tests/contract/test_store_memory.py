@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aicache._errors import ConfigurationError
-from aicache._model import Selection
+from aicache._model import Search, Selection
 from aicache.stores.memory import MemoryStore
 from aicache.testing import StoreContract, make_entry, make_key, make_partition, make_vector
 
@@ -53,7 +53,7 @@ def test_a_full_store_holds_the_bound_and_finds_only_what_it_holds():
     entries = fill(store, 400)
     held = {entry.key for entry in entries if store.fetch(entry.key) is not None}
     assert len(held) == store.size().entries == 100
-    near = store.nearest(make_partition(), "fake/2", make_vector(1, 1), 400)
+    near = store.nearest(Search(make_partition(), "fake/2", make_vector(1, 1), 400))
     assert {candidate.entry.key for candidate in near} == held
 
 
@@ -64,7 +64,7 @@ def test_a_store_full_of_bytes_holds_the_bound():
         assert store.size().bytes <= 50_000
     held = store.size().entries
     assert 10 < held < 25
-    assert len(store.nearest(make_partition(), "fake/2", make_vector(1, 1), 400)) == held
+    assert len(store.nearest(Search(make_partition(), "fake/2", make_vector(1, 1), 400))) == held
 
 
 def test_an_entry_larger_than_the_store_is_not_kept_and_takes_its_outdated_predecessor_along():
@@ -73,7 +73,7 @@ def test_an_entry_larger_than_the_store_is_not_kept_and_takes_its_outdated_prede
     store.write(make_entry("other", vector=make_vector(1, 0)))
     store.write(make_entry(body=b"x" * 5_000, vector=make_vector(1, 0)))
     assert store.fetch(make_key()) is None
-    near = store.nearest(make_partition(), "fake/2", make_vector(1, 0), 5)
+    near = store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 5))
     assert [candidate.entry.query for candidate in near] == ["other"]
 
 
@@ -81,10 +81,10 @@ def test_the_nearest_entry_counts_as_used():
     store = MemoryStore(max_entries=4, eviction="lru")
     for number in range(4):
         store.write(make_entry(f"question {number}", vector=make_vector(1, number)))
-    assert store.nearest(make_partition(), "fake/2", make_vector(1, 0), 2)[0].entry.query == "question 0"
+    assert store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 2))[0].entry.query == "question 0"
     for number in range(4, 7):
         store.write(make_entry(f"question {number}", vector=make_vector(1, number)))
-    near = store.nearest(make_partition(), "fake/2", make_vector(1, 0), 9)
+    near = store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 9))
     assert [candidate.entry.query for candidate in near] == ["question 0", "question 4", "question 5", "question 6"]
 
 
@@ -95,7 +95,7 @@ def test_neighbours_are_true_at_every_size_of_a_partition(store, number):
     for n, vector in enumerate(vectors):
         store.write(make_entry(f"question {n}", vector=vector))
     for wanted in (0, 7, number - 1):
-        near = store.nearest(make_partition(), "fake/16", vectors[wanted], 3)
+        near = store.nearest(Search(make_partition(), "fake/16", vectors[wanted], 3))
         assert near[0].entry.query == f"question {wanted}"
         assert near[0].score == pytest.approx(1.0, abs=1e-6)
         assert [one.score for one in near] == sorted((one.score for one in near), reverse=True)
@@ -104,10 +104,10 @@ def test_neighbours_are_true_at_every_size_of_a_partition(store, number):
 def test_a_partition_that_shrinks_and_grows_again_finds_what_it_holds(store):
     entries = fill(store, 200)
     store.remove([entry.key for entry in entries[:190]])
-    near = store.nearest(make_partition(), "fake/2", make_vector(1, 0), 50)
+    near = store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 50))
     assert {one.entry.key for one in near} == {entry.key for entry in entries[190:]}
     fill(store, 200)
-    assert len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 1_000)) == 200
+    assert len(store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 1_000))) == 200
 
 
 def test_entries_without_a_usable_vector_are_matched_exactly_only(store):
@@ -119,7 +119,7 @@ def test_entries_without_a_usable_vector_are_matched_exactly_only(store):
         store.write(replace(entry, created=5.0))
     good = make_entry("good", vector=make_vector(1, 0))
     store.write(good)
-    assert [one.entry for one in store.nearest(make_partition(), "fake/2", make_vector(1, 0), 9)] == [good]
+    assert [one.entry for one in store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 9))] == [good]
     assert store.clear(Selection()) == 6
 
 
@@ -127,7 +127,7 @@ def test_a_vector_without_a_space_is_not_compared(store):
     entry = replace(make_entry(vector=make_vector(1, 0)), space=None)
     store.write(entry)
     assert store.fetch(entry.key) == entry
-    assert store.nearest(make_partition(), "fake/2", make_vector(1, 0), 9) == []
+    assert store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 9)) == []
 
 
 def test_similar_leaves_out_what_has_no_usable_vector(store):
@@ -153,7 +153,7 @@ def test_the_last_ten_thousand_blocked_pairs_are_kept(store):
     askers = [make_key("first"), *(make_key(f"asker {number}") for number in range(9_999)), make_key("last")]
 
     def count(asker):
-        return len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 9, asker))
+        return len(store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 9, asker)))
 
     store.block(askers[0], entries[1].key)
     for asker in askers[:-1]:
@@ -168,19 +168,19 @@ def test_a_closed_store_has_forgotten_what_was_blocked(store):
     store.block(make_key("asker"), entry.key)
     store.close()
     store.write(entry)
-    assert len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 1, make_key("asker"))) == 1
+    assert len(store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 1, make_key("asker")))) == 1
 
 
 def test_no_candidates_are_asked_for_none_come(store):
     fill(store, 3)
-    assert store.nearest(make_partition(), "fake/2", make_vector(1, 0), 0) == []
+    assert store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 0)) == []
 
 
 def test_a_closed_store_is_empty(store):
     entry = fill(store, 1)[0]
     store.close()
     assert store.fetch(entry.key) is None
-    assert store.nearest(make_partition(), "fake/2", make_vector(1, 0), 1) == []
+    assert store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 1)) == []
 
 
 @pytest.mark.parametrize("option", [{"max_entries": 0}, {"max_bytes": 0}, {"eviction": "fifo"}])
@@ -192,11 +192,12 @@ def test_wrong_options_are_named(option):
 def test_numpy_is_imported_only_for_vectors():
     code = """
 import sys
+from aicache._model import Search
 from aicache.stores.memory import MemoryStore
 from aicache.testing import make_entry, make_partition, make_vector
 store = MemoryStore()
 store.write(make_entry())
-store.nearest(make_partition(), "fake/2", make_vector(1, 0), 3)
+store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 3))
 assert "numpy" not in sys.modules and "pytest" not in sys.modules
 store.write(make_entry(vector=make_vector(1, 0)))
 assert "numpy" in sys.modules and "usearch" not in sys.modules

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pytest
 
-from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
 from aicache.stores.base import AsyncStore, Store
 from aicache.testing import StoreContract
 
@@ -46,16 +46,8 @@ class Awaited:
     def fetch(self, key: CacheKey) -> Entry | None:
         return self._wait(self._store.afetch(key))
 
-    def nearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
-        return self._wait(self._store.anearest(partition, space, vector, k, asker, floor))
+    def nearest(self, search: Search) -> Sequence[Candidate]:
+        return self._wait(self._store.anearest(search))
 
     def write(self, entry: Entry) -> None:
         self._wait(self._store.awrite(entry))

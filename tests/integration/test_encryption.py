@@ -18,7 +18,7 @@ import pytest
 
 from aicache._codec import Codec
 from aicache._errors import UnreadableEntryError, WrongKeyError
-from aicache._model import CacheKey, Entry, Vector
+from aicache._model import CacheKey, Entry, Search, Vector
 from aicache.stores.base import Store
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_vector
@@ -166,7 +166,7 @@ def test_with_keys_entries_are_found_by_key_by_meaning_and_by_tag(place: Place) 
     place.write(Codec([KEY]), A, B)
     with place.store(Codec([KEY])) as store:
         assert store.fetch(A.key) == A
-        assert [found.entry for found in store.nearest(A.key.partition, "fake/2", EAST, 1)] == [A]
+        assert [found.entry for found in store.nearest(Search(A.key.partition, "fake/2", EAST, 1))] == [A]
         assert store.clear(Selection(tags=(TAG,))) == 2
         assert store.fetch(A.key) is None
 
@@ -180,14 +180,14 @@ def test_a_foreign_or_missing_key_is_a_wrong_key(place: Place, codec: Codec) -> 
     with pytest.raises(WrongKeyError):
         place.fetch(codec)
     with place.store(codec) as store, pytest.raises(WrongKeyError):
-        store.nearest(A.key.partition, "fake/2", EAST, 5)
+        store.nearest(Search(A.key.partition, "fake/2", EAST, 5))
 
 
 def test_entries_of_a_foreign_key_are_left_out_where_others_can_be_read(place: Place) -> None:
     place.write(Codec([OLD_KEY]), A)
     place.write(Codec([KEY]), B)
     with place.store(Codec([KEY])) as store:
-        assert [found.entry for found in store.nearest(A.key.partition, "fake/2", EAST, 5)] == [B]
+        assert [found.entry for found in store.nearest(Search(A.key.partition, "fake/2", EAST, 5))] == [B]
 
 
 def test_after_a_rotation_old_entries_are_served_and_new_ones_have_the_new_key(place: Place) -> None:
@@ -237,7 +237,7 @@ def test_an_answer_moved_to_another_question_is_refused(place: Place) -> None:
     with pytest.raises(UnreadableEntryError):
         place.fetch(codec, B.key)
     with place.store(codec) as store:
-        assert [found.entry for found in store.nearest(B.key.partition, "fake/2", NORTH, 5)] == [A]
+        assert [found.entry for found in store.nearest(Search(B.key.partition, "fake/2", NORTH, 5))] == [A]
 
 
 def test_an_entry_moved_to_another_partition_is_refused(place: Place) -> None:
@@ -248,7 +248,7 @@ def test_an_entry_moved_to_another_partition_is_refused(place: Place) -> None:
     with pytest.raises(UnreadableEntryError):
         place.fetch(codec, other)
     with place.store(codec) as store:
-        assert not store.nearest(other.partition, "fake/2", EAST, 5)
+        assert not store.nearest(Search(other.partition, "fake/2", EAST, 5))
 
 
 def test_an_entry_with_another_vector_answers_nothing(place: Place) -> None:
@@ -258,7 +258,7 @@ def test_an_entry_with_another_vector_answers_nothing(place: Place) -> None:
     with pytest.raises(UnreadableEntryError):
         place.fetch(codec)
     with place.store(codec) as store:
-        assert not store.nearest(A.key.partition, "fake/2", NORTH, 5)
+        assert not store.nearest(Search(A.key.partition, "fake/2", NORTH, 5))
 
 
 def test_an_entry_that_was_given_a_vector_answers_nothing(place: Place) -> None:
@@ -267,7 +267,7 @@ def test_an_entry_that_was_given_a_vector_answers_nothing(place: Place) -> None:
     place.write(codec, bare)
     place.write(stolen_from(place, A.key), A)
     with place.store(codec) as store:
-        assert not store.nearest(A.key.partition, "fake/2", EAST, 5)
+        assert not store.nearest(Search(A.key.partition, "fake/2", EAST, 5))
 
 
 def test_an_entry_in_another_space_answers_nothing(place: Place) -> None:
@@ -275,7 +275,7 @@ def test_an_entry_in_another_space_answers_nothing(place: Place) -> None:
     place.write(codec, A)
     place.write(stolen_from(place, A.key), replace(A, space="other/2"))
     with place.store(codec) as store:
-        assert not store.nearest(A.key.partition, "other/2", EAST, 5)
+        assert not store.nearest(Search(A.key.partition, "other/2", EAST, 5))
 
 
 def test_an_entry_of_limited_life_does_not_lose_its_end(place: Place) -> None:
@@ -305,4 +305,4 @@ def test_an_entry_made_without_a_key_is_refused(place: Place) -> None:
     with pytest.raises(UnreadableEntryError, match="not encrypted"):
         place.fetch(codec)
     with place.store(codec) as store:
-        assert not store.nearest(A.key.partition, "fake/2", EAST, 5)
+        assert not store.nearest(Search(A.key.partition, "fake/2", EAST, 5))

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 
 _BEGIN = """
 import os, signal, sys, threading
-from aicache._model import Entry
+from aicache._model import Entry, Search
 from aicache.stores.l1 import L1Cache
 from aicache.stores.memory import MemoryStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
@@ -113,10 +113,10 @@ def act():
     Slow.armed = False
     assert store.size().entries == store.size().bytes == 0
     assert store.fetch(make_key("q7")) is None
-    assert store.nearest(make_partition(), "fake/2", EAST, 5) == []
+    assert store.nearest(Search(make_partition(), "fake/2", EAST, 5)) == []
     for number in range(100):
         store.write(make_entry(f"new {{number}}", vector=make_vector(1, number)))
-    near = store.nearest(make_partition(), "fake/2", EAST, 2)
+    near = store.nearest(Search(make_partition(), "fake/2", EAST, 2))
     assert [one.entry.query for one in near] == ["new 0", "new 1"]
     assert store.remove([make_key("new 0")]) == 1
     assert store.sweep(5.0, 5) == 0
@@ -139,7 +139,7 @@ for number in range(100):
     l1.put(make_entry(f"q{number}"))
 
 def act():
-    assert store.nearest(make_partition(), "fake/2", EAST, 1)[0].entry.query == "q0"
+    assert store.nearest(Search(make_partition(), "fake/2", EAST, 1))[0].entry.query == "q0"
     assert l1.get(make_key("q7")) is not None
     store.write(make_entry("new", vector=EAST))
     l1.put(make_entry("new"))
@@ -165,7 +165,7 @@ def work(seat):
         entry = make_entry(f"{seat}/{number}", vector=make_vector(seat, number, 1, number % 7))
         store.write(entry)
         l1.put(entry)
-        store.nearest(entry.key.partition, entry.space, entry.vector, 3)
+        store.nearest(Search(entry.key.partition, entry.space, entry.vector, 3))
         l1.get(entry.key)
 
 threads = [threading.Thread(target=work, args=(seat,)) for seat in range(3)]
@@ -179,7 +179,7 @@ def act():
         l1.put(entry)
         assert l1.get(entry.key) is not None
         assert store.fetch(entry.key) is not None
-        assert store.nearest(entry.key.partition, entry.space, entry.vector, 1)
+        assert store.nearest(Search(entry.key.partition, entry.space, entry.vector, 1))
 
 try:
     for _ in range(15):

@@ -61,7 +61,7 @@ def test_whatever_is_damaged_in_a_value_it_is_never_served(store: RedisStore, se
                 assert 1 <= place <= 8, "the generation"
             except UnreadableEntryError:
                 pass
-            assert list(store.nearest(entry.key.partition, SPACE, EAST, 5)) == [], place
+            assert list(store.nearest(Search(entry.key.partition, SPACE, EAST, 5))) == [], place
             client.setrange(name, place, value[place : place + 1])
         for length in range(0, len(value), 7):
             client.set(name, value[:length])
@@ -95,7 +95,7 @@ def test_an_entry_moved_under_another_key_is_unreadable(store: RedisStore, serve
     server.command("COPY", keys.entry(one.key), keys.entry(other.key), "REPLACE")
     with pytest.raises(UnreadableEntryError):
         store.fetch(other.key)
-    assert [found.entry for found in store.nearest(make_partition(), SPACE, NORTH, 5)] == [one]
+    assert [found.entry for found in store.nearest(Search(make_partition(), SPACE, NORTH, 5))] == [one]
 
 
 def test_keys_of_another_type_are_store_errors_or_are_replaced(store: RedisStore, server: Node) -> None:
@@ -106,7 +106,7 @@ def test_keys_of_another_type_are_store_errors_or_are_replaced(store: RedisStore
         server.command("LPUSH", key, "something else")
         for act in (
             lambda: store.fetch(entry.key),
-            lambda: store.nearest(entry.key.partition, SPACE, EAST, 5),
+            lambda: store.nearest(Search(entry.key.partition, SPACE, EAST, 5)),
             lambda: store.write(entry),
             lambda: store.touch(entry.key, 5.0),
             lambda: store.remove([entry.key]),
@@ -127,7 +127,7 @@ def test_a_server_that_lost_its_scripts_is_taught_them_again(store: RedisStore, 
     server.command("SCRIPT", "FLUSH")
     store.write(entry)
     server.command("SCRIPT", "FLUSH")
-    assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 1
+    assert len(store.nearest(Search(entry.key.partition, SPACE, EAST, 5))) == 1
 
 
 def test_a_full_server_refuses_writes_and_answers_reads() -> None:
@@ -138,7 +138,7 @@ def test_a_full_server_refuses_writes_and_answers_reads() -> None:
         with pytest.raises(StoreError, match="memory"):
             store.write(make_entry("more", vector=NORTH))
         assert store.fetch(entry.key) == entry
-        assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 1
+        assert len(store.nearest(Search(entry.key.partition, SPACE, EAST, 5))) == 1
         assert store.remove([entry.key]) == 1
 
 
@@ -147,7 +147,7 @@ def test_a_server_that_is_gone_silent_or_new_is_a_store_error_at_most() -> None:
         entry = make_entry(vector=EAST)
         operations: list[Callable[[], object]] = [
             lambda: store.fetch(entry.key),
-            lambda: store.nearest(entry.key.partition, SPACE, EAST, 5),
+            lambda: store.nearest(Search(entry.key.partition, SPACE, EAST, 5)),
             lambda: store.write(entry),
             lambda: store.remove([entry.key]),
             lambda: store.clear(Selection()),
@@ -239,9 +239,15 @@ def test_a_slot_that_moves_costs_no_answer_for_good_and_never_gives_a_wrong_one(
                 with contextlib.suppress(StoreError):
                     assert store.fetch(entry.key) in (entry, None)
             with contextlib.suppress(StoreError):
-                assert {one.entry.query for one in store.nearest(home, SPACE, EAST, 50)} <= {e.query for e in entries}
+                assert {one.entry.query for one in store.nearest(Search(home, SPACE, EAST, 50))} <= {
+                    e.query for e in entries
+                }
         assert await fetched() == entries
-        assert len(await store.anearest(home, SPACE, EAST, 50)) == len(store.nearest(home, SPACE, EAST, 50)) == 20
+        assert (
+            len(await store.anearest(Search(home, SPACE, EAST, 50)))
+            == len(store.nearest(Search(home, SPACE, EAST, 50)))
+            == 20
+        )
         await store.aclose()
 
     asyncio.run(scenario())

@@ -222,8 +222,8 @@ def test_a_change_of_dialect_keeps_what_is_blocked(redis_search: Node) -> None:
         with opened(redis_search, dialect=dialect) as store:
             store.clear(Selection())
             store.write(entry)
-            assert list(store.nearest(entry.key.partition, SPACE, EAST, 5, ASKER)) == []
-            assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 1
+            assert list(store.nearest(Search(entry.key.partition, SPACE, EAST, 5, ASKER))) == []
+            assert len(store.nearest(Search(entry.key.partition, SPACE, EAST, 5))) == 1
 
 
 @pytest.mark.parametrize("floor", [-1.0, 0.55])
@@ -242,7 +242,7 @@ def test_the_search_dialect_asks_again_only_where_many_of_the_nearest_are_blocke
             for entry in entries[:blocked]:
                 store.block(ASKER, entry.key)
             Counting.sent.clear()
-            found = store.nearest(home, SPACE, EAST, 4, ASKER, floor)
+            found = store.nearest(Search(home, SPACE, EAST, 4, ASKER, floor))
             assert [one.entry for one in found] == entries[blocked : blocked + 4]
             assert len(Counting.sent) == trips
 
@@ -368,19 +368,22 @@ def test_entries_of_another_encryption_key_are_named_and_left_out(redis_search: 
         with pytest.raises(WrongKeyError):
             store.fetch(theirs.key)
         with pytest.raises(WrongKeyError):
-            store.nearest(home, SPACE, EAST, 5)
+            store.nearest(Search(home, SPACE, EAST, 5))
         (found,) = store.nearest_many([search])
         assert isinstance(found, WrongKeyError)
         assert isinstance(store.fetch_many([theirs.key])[0], WrongKeyError)
         assert list(store.similar(Selection(), SPACE, EAST, 0.5)) == []
         store.write(mine)
-        assert [candidate.entry for candidate in store.nearest(home, SPACE, EAST, 5)] == [mine]
+        assert [candidate.entry for candidate in store.nearest(Search(home, SPACE, EAST, 5))] == [mine]
         # Selections and removals need no key.
         assert store.clear(Selection(namespace=home.namespace), dry_run=True) == 2
         assert store.remove([theirs.key]) == 1
     with opened(redis_search, dialect=dialect, codec=encrypted(one, another)) as both:
         both.write(theirs)
-        assert {candidate.entry.query for candidate in both.nearest(home, SPACE, EAST, 5)} == {mine.query, theirs.query}
+        assert {candidate.entry.query for candidate in both.nearest(Search(home, SPACE, EAST, 5))} == {
+            mine.query,
+            theirs.query,
+        }
         with redis_search.client(decode_responses=False) as client:
             name = KEYS.entry(theirs.key)
             held = b"".join(client.hgetall(name).values()) if dialect == "search" else client.get(name)
@@ -447,7 +450,7 @@ def test_hosts_whose_clocks_disagree_agree_about_age_and_expiry(hosts: tuple[Hos
     behind.store.write(entry)
     readers: list[Callable[[], Entry | None]] = [
         lambda: ahead.store.fetch(entry.key),
-        lambda: ahead.store.nearest(entry.key.partition, SPACE, EAST, 1)[0].entry,
+        lambda: ahead.store.nearest(Search(entry.key.partition, SPACE, EAST, 1))[0].entry,
     ]
     for read in readers:
         seen = read()
@@ -591,6 +594,6 @@ def test_a_value_of_the_first_format_is_unreadable_and_makes_room_for_a_new_one(
     server.command("SETRANGE", KEYS.entry(entry.key), 0, "\x01")
     with pytest.raises(UnreadableEntryError, match="older"):
         store.fetch(entry.key)
-    assert list(store.nearest(entry.key.partition, SPACE, EAST, 5)) == []
+    assert list(store.nearest(Search(entry.key.partition, SPACE, EAST, 5))) == []
     store.write(entry)
     assert store.fetch(entry.key) == entry

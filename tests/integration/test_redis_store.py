@@ -36,7 +36,7 @@ from redis_store_tools import (
 )
 
 from aicache._errors import StoreError
-from aicache._model import CacheKey, Entry, Selection
+from aicache._model import CacheKey, Entry, Search, Selection
 from aicache.stores._redis_plan import Refusal
 from aicache.stores.redis import RedisStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
@@ -78,11 +78,11 @@ def test_fetch_nearest_write_touch_and_remove_take_one_round_trip_each(redis_sea
 
         takes(1, lambda: store.write(entry))
         takes(1, lambda: store.fetch(entry.key))
-        takes(0 if dialect == "plain" else 1, lambda: store.nearest(entry.key.partition, SPACE, EAST, 5))
+        takes(0 if dialect == "plain" else 1, lambda: store.nearest(Search(entry.key.partition, SPACE, EAST, 5)))
         takes(1, lambda: store.block(make_key("asker"), entry.key))
         takes(
             0 if dialect == "plain" else 1,
-            lambda: store.nearest(entry.key.partition, SPACE, EAST, 5, make_key("asker")),
+            lambda: store.nearest(Search(entry.key.partition, SPACE, EAST, 5, make_key("asker"))),
         )
         takes(1, lambda: store.touch(entry.key, FUTURE + 1))
         takes(1, lambda: store.remove([entry.key]))
@@ -99,11 +99,11 @@ async def test_the_async_half_takes_the_same_round_trips(redis_search: Node, dia
     acts: list[tuple[int, Callable[[], Awaitable[object]]]] = [
         (1, lambda: store.awrite(entry)),
         (1, lambda: store.afetch(entry.key)),
-        (0 if dialect == "plain" else 1, lambda: store.anearest(entry.key.partition, SPACE, EAST, 5)),
+        (0 if dialect == "plain" else 1, lambda: store.anearest(Search(entry.key.partition, SPACE, EAST, 5))),
         (1, lambda: store.ablock(make_key("asker"), entry.key)),
         (
             0 if dialect == "plain" else 1,
-            lambda: store.anearest(entry.key.partition, SPACE, EAST, 5, make_key("asker")),
+            lambda: store.anearest(Search(entry.key.partition, SPACE, EAST, 5, make_key("asker"))),
         ),
         (1, lambda: store.aremove([entry.key])),
     ]
@@ -127,7 +127,7 @@ def test_a_read_writes_nothing(redis_search: Node, dialect: str) -> None:
         before = int(redis_search.info("persistence")["rdb_changes_since_last_save"])
         assert store.fetch(entry.key) == entry
         assert store.fetch(make_key("unknown")) is None
-        near = store.nearest(entry.key.partition, SPACE, EAST, 5)
+        near = store.nearest(Search(entry.key.partition, SPACE, EAST, 5))
         assert len(near) == (dialect != "plain")
         assert int(redis_search.info("persistence")["rdb_changes_since_last_save"]) == before
 
@@ -204,7 +204,7 @@ def test_vectors_of_entries_that_expired_answer_nothing_and_go_with_the_next_wri
         (vectors,) = [key for key in keys_of(server) if ":v:" in key]
         assert server.command("VCARD", vectors) == 13
         # The dead ones are all nearer, and do not take its place.
-        assert [one.entry for one in store.nearest(stays.key.partition, SPACE, EAST, 1)] == [stays]
+        assert [one.entry for one in store.nearest(Search(stays.key.partition, SPACE, EAST, 1))] == [stays]
         assert server.command("VCARD", vectors) == 13, "a read wrote"
         store.write(make_entry("another", vector=NORTH))
         assert server.command("VCARD", vectors) == 2
@@ -235,7 +235,7 @@ def test_after_an_eviction_every_answer_is_right_and_clear_clears() -> None:
         assert int(server.info("stats")["evicted_keys"]) > 100
         for entry in list(written.values())[::50]:
             assert store.fetch(entry.key) in (entry, None)
-            for candidate in store.nearest(entry.key.partition, "fake/32", entry.vector or b"", 10):
+            for candidate in store.nearest(Search(entry.key.partition, "fake/32", entry.vector or b"", 10)):
                 assert candidate.entry == written[candidate.entry.key]
         store.clear(Selection())
         assert all(store.fetch(key) is None for key in written)
@@ -258,7 +258,7 @@ def test_entries_whose_index_was_evicted_are_not_served_after_the_next_change(
         case _:
             store.write(other)
     assert store.fetch(kept.key) is None
-    assert [one.entry for one in store.nearest(home, SPACE, EAST, 5)] == ([other] if change == "write" else [])
+    assert [one.entry for one in store.nearest(Search(home, SPACE, EAST, 5))] == ([other] if change == "write" else [])
 
 
 def test_an_evicted_generation_costs_answers_until_the_next_write_and_then_comes_back(
@@ -270,7 +270,7 @@ def test_an_evicted_generation_costs_answers_until_the_next_write_and_then_comes
     assert store.fetch(entry.key) is None
     store.write(other)
     assert store.fetch(entry.key) == entry
-    assert len(store.nearest(entry.key.partition, SPACE, EAST, 5)) == 2
+    assert len(store.nearest(Search(entry.key.partition, SPACE, EAST, 5))) == 2
 
 
 def write_by_hand(store: RedisStore, server: Node, entry: Entry, between: Callable[[], object]) -> None:
@@ -305,7 +305,7 @@ def test_a_search_that_sees_a_vector_before_its_entry_leaves_it_out_and_does_not
     store.write(other)
 
     def seen() -> list[Entry]:
-        return [one.entry for one in store.nearest(entry.key.partition, SPACE, EAST, 5)]
+        return [one.entry for one in store.nearest(Search(entry.key.partition, SPACE, EAST, 5))]
 
     before: list[Entry] = []
     write_by_hand(store, server, entry, lambda: before.extend(seen()))
@@ -325,7 +325,7 @@ def test_an_entry_whose_vector_was_removed_just_before_it_came_is_matched_exactl
             store.write(make_entry("q", vector=EAST, expires=5.0))
 
         def reap() -> None:
-            second.nearest(entry.key.partition, SPACE, EAST, 5)
+            second.nearest(Search(entry.key.partition, SPACE, EAST, 5))
             second.write(other)
 
         changes: dict[str, Callable[[], object]] = {
@@ -337,7 +337,7 @@ def test_an_entry_whose_vector_was_removed_just_before_it_came_is_matched_exactl
         write_by_hand(store, server, entry, changes[change])
 
         def near() -> bool:
-            return entry in [one.entry for one in store.nearest(entry.key.partition, SPACE, EAST, 5)]
+            return entry in [one.entry for one in store.nearest(Search(entry.key.partition, SPACE, EAST, 5))]
 
         assert store.fetch(entry.key) == entry
         assert not near()
@@ -357,7 +357,7 @@ def test_an_entry_that_moves_to_another_space_leaves_no_vector_behind(store: Red
 
     def look() -> None:
         for space in ("old/2", "new/2"):
-            found.extend(one.entry for one in store.nearest(old.key.partition, space, EAST, 5))
+            found.extend(one.entry for one in store.nearest(Search(old.key.partition, space, EAST, 5)))
 
     write_by_hand(store, server, new, look)
     assert found == [old]
@@ -393,7 +393,7 @@ def test_the_vector_of_an_entry_for_which_there_was_no_memory_goes_again(
         store.write(make_entry("another"))
     assert vectors_in(server) == [1]
     assert store.fetch(old.key) == old
-    assert [(one.entry, one.score) for one in store.nearest(old.key.partition, SPACE, EAST, 5)] == [(old, 1.0)]
+    assert [(one.entry, one.score) for one in store.nearest(Search(old.key.partition, SPACE, EAST, 5))] == [(old, 1.0)]
 
 
 def test_the_vector_of_a_write_that_was_given_up_goes_again(store: RedisStore, server: Node) -> None:
@@ -417,7 +417,7 @@ def test_what_is_below_the_floor_stays_on_the_server(redis_search: Node, dialect
             store.write(entry)
 
         def found(floor: float, vector: bytes = EAST, asker: CacheKey | None = None) -> list[Entry]:
-            near = store.nearest(make_partition(), SPACE, vector, 10, asker, floor)
+            near = store.nearest(Search(make_partition(), SPACE, vector, 10, asker, floor))
             return [one.entry for one in near]
 
         assert found(0.91) == entries[:5]
@@ -434,7 +434,7 @@ def test_zero_and_nan_vectors_are_matched_exactly_only(store: RedisStore) -> Non
         entry = make_entry(f"q{number}", vector=vector, space=SPACE)
         store.write(entry)
         assert store.fetch(entry.key) == entry
-    assert list(store.nearest(make_partition(), SPACE, EAST, 5)) == []
+    assert list(store.nearest(Search(make_partition(), SPACE, EAST, 5))) == []
 
 
 def test_a_large_shelf_is_searched_by_its_graph(store: RedisStore, server: Node) -> None:
@@ -442,7 +442,10 @@ def test_a_large_shelf_is_searched_by_its_graph(store: RedisStore, server: Node)
     entries = [make_entry(f"q{n}", vector=make_vector(*(chance.gauss(0, 1) for _ in range(16)))) for n in range(1200)]
     for entry in entries:
         store.write(entry)
-    found = [store.nearest(entry.key.partition, "fake/16", entry.vector or b"", 3)[0].entry for entry in entries[::40]]
+    found = [
+        store.nearest(Search(entry.key.partition, "fake/16", entry.vector or b"", 3))[0].entry
+        for entry in entries[::40]
+    ]
     right = sum(one == other for one, other in zip(found, entries[::40], strict=True))
     assert right >= 29, "of 30"
 
@@ -500,7 +503,10 @@ def test_two_processes_see_each_others_writes_and_removals(store: RedisStore, se
         assert child.stdout is not None
         childs_epoch = child.stdout.readline()
         assert store.fetch(make_key("mine")) is not None
-        assert [one.entry.query for one in store.nearest(make_partition(), SPACE, EAST, 5)] == ["mine", "theirs"]
+        assert [one.entry.query for one in store.nearest(Search(make_partition(), SPACE, EAST, 5))] == [
+            "mine",
+            "theirs",
+        ]
         assert store.epoch() == epoch, "nothing was removed so far"
         child.stdin.write("go\n")
         child.stdin.flush()
@@ -644,7 +650,7 @@ def test_a_given_client_is_used_as_it_is_and_not_closed(
         asker, another = make_key("asker"), make_key("another")
         store.block(another, entry.key)
         for who, count in ((None, 1), (asker, 1), (another, 0)):
-            near = store.nearest(entry.key.partition, SPACE, EAST, 5, who)
+            near = store.nearest(Search(entry.key.partition, SPACE, EAST, 5, who))
             assert [one.entry for one in near] == [entry] * (0 if dialect == "plain" else count)
         assert [one.key for one in store.similar(Selection(), SPACE, EAST, 0.9)] == [entry.key]
         assert store.size().entries == 1
@@ -664,7 +670,7 @@ async def test_given_cluster_clients_are_used_as_they_are(redis_cluster: Cluster
         entry = make_entry(vector=EAST)
         store.write(entry)
         assert await store.afetch(entry.key) == entry
-        assert len(await store.anearest(entry.key.partition, SPACE, EAST, 5)) == 1
+        assert len(await store.anearest(Search(entry.key.partition, SPACE, EAST, 5))) == 1
     await async_client.aclose()
 
 
@@ -689,7 +695,7 @@ def test_the_dialect_and_the_reason_are_said_in_the_log_once(redis_7: Node, capl
     redis_7.flush()
     with opened(redis_7) as store:
         for _ in range(3):
-            assert list(store.nearest(make_partition(), SPACE, EAST, 5)) == []
+            assert list(store.nearest(Search(make_partition(), SPACE, EAST, 5))) == []
         assert store.dialect == "plain"
         assert store.reason is not None
     assert [record.getMessage() for record in caplog.records] == [
@@ -729,7 +735,7 @@ def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
         store.touch(entry.key, None)
         store.touch(entry.key, 6.0)
         assert store.fetch(entry.key) is not None
-        assert len(store.nearest(entry.key.partition, SPACE, EAST, 5, make_key("asker"))) == 1
+        assert len(store.nearest(Search(entry.key.partition, SPACE, EAST, 5, make_key("asker")))) == 1
         assert len(store.similar(Selection(), SPACE, EAST, 0.9)) == 1
         store.block(make_key("another"), entry.key)
         assert store.size().entries == 1
@@ -745,5 +751,5 @@ def test_the_search_dialect_is_chosen_where_there_are_no_vector_sets(redis_searc
     store = RedisStore(f"redis://searcher:secret@127.0.0.1:{redis_search.port}", **PATIENT)
     store.write(make_entry(vector=EAST))
     assert store.dialect == "search"
-    assert len(store.nearest(make_partition(), SPACE, EAST, 5)) == 1
+    assert len(store.nearest(Search(make_partition(), SPACE, EAST, 5))) == 1
     store.close()

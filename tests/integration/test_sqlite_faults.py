@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from aicache._errors import StoreError
-from aicache._model import Selection
+from aicache._model import Search, Selection
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import FakeClock, make_entry, make_key, make_partition, make_vector
 
@@ -46,7 +46,7 @@ def _works(store: SqliteStore) -> None:
     entry = make_entry("afterwards", vector=make_vector(0, 1))
     store.write(entry)
     assert store.fetch(entry.key) == entry
-    assert store.nearest(entry.key.partition, "fake/2", make_vector(0, 1), 1)[0].entry == entry
+    assert store.nearest(Search(entry.key.partition, "fake/2", make_vector(0, 1), 1))[0].entry == entry
 
 
 # ------------------------------------------------------------------------------------ locked
@@ -60,7 +60,7 @@ def test_a_locked_file_is_read_but_not_written(filled: Path) -> None:
             with pytest.raises(StoreError, match=r"locked by another program.*busy_timeout$"):
                 store.write(make_entry())
         assert store.fetch(make_key("q7")) is not None
-        assert len(store.nearest(make_partition(), "fake/2", _EAST, 3)) == 3
+        assert len(store.nearest(Search(make_partition(), "fake/2", _EAST, 3))) == 3
         other.execute("ROLLBACK")
     _works(store)
     store.close()
@@ -158,7 +158,8 @@ def drop_rights():
             store = SqliteStore(Path(folder) / "answers.db")
             entry = make_entry(vector=make_vector(1, 0))
             store.write(entry)
-            assert store.fetch(entry.key) == store.nearest(entry.key.partition, "fake/2", entry.vector, 1)[0].entry
+            (near,) = store.nearest(Search(entry.key.partition, "fake/2", entry.vector, 1))
+            assert store.fetch(entry.key) == near.entry
             store.close()
         os.setgid(65534)
         os.setuid(65534)
@@ -168,14 +169,14 @@ _READ_ONLY = """
 import sys
 from pathlib import Path
 from aicache._errors import StoreError
-from aicache._model import Selection
+from aicache._model import Search, Selection
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
 
 drop_rights()
 store = SqliteStore(Path(sys.argv[1]) / "answers.db")
 assert store.fetch(make_key("q7")) is not None
-assert len(store.nearest(make_partition(), "fake/2", make_vector(1, 0), 3)) == 3
+assert len(store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 3))) == 3
 assert store.size().entries == 200
 for act in (
     lambda: store.write(make_entry()),
@@ -336,7 +337,7 @@ def test_every_operation_survives_a_damaged_file(filled: Path, first: str) -> No
     store = SqliteStore(filled)
     acts: dict[str, Callable[[], object]] = {
         "write": lambda: store.write(make_entry()),
-        "nearest": lambda: store.nearest(make_partition(), "fake/2", _EAST, 5),
+        "nearest": lambda: store.nearest(Search(make_partition(), "fake/2", _EAST, 5)),
         "size": store.size,
         "epoch": store.epoch,
         "sweep": lambda: store.sweep(1e12, 5),
@@ -532,7 +533,7 @@ def test_a_kill_in_the_middle_of_writes_loses_no_acknowledged_one(path: Path, ac
     assert [query for query in queries if store.fetch(make_key(query)) is None] == []
     # At most the write in flight of each thread was committed and not yet acknowledged.
     assert len(queries) <= store.size().entries <= len(queries) + 3
-    assert len(store.nearest(make_partition(), "fake/2", _EAST, 50)) == min(50, store.size().entries)
+    assert len(store.nearest(Search(make_partition(), "fake/2", _EAST, 50))) == min(50, store.size().entries)
     _works(store)
     store.close()
     with closing(sqlite3.connect(path)) as connection:

@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from aicache._model import Entry, Selection
+from aicache._model import Entry, Search, Selection
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
 
@@ -60,7 +60,7 @@ def _work(store: SqliteStore, seat: str, operations: int) -> dict[int, int]:
                 expected = _entry(seat, number, own[number]) if number in own else None
                 assert store.fetch(key) == expected
             case 7:
-                found = store.nearest(key.partition, "fake/3", make_vector(1, number, 0), 5)
+                found = store.nearest(Search(key.partition, "fake/3", make_vector(1, number, 0), 5))
                 assert len(found) == min(5, len(own))
                 for one in found:
                     known = int(one.entry.query.rsplit(" ", 1)[1])
@@ -71,7 +71,7 @@ def _work(store: SqliteStore, seat: str, operations: int) -> dict[int, int]:
             case _:
                 shared = store.fetch(make_key(f"{number}", partition=_SHARED))
                 assert shared is None or shared.answer.body == f"{number}".encode() * 50
-                for one in store.nearest(_SHARED, "fake/2", make_vector(1, number), 3):
+                for one in store.nearest(Search(_SHARED, "fake/2", make_vector(1, number), 3)):
                     assert one.entry.answer.body == one.entry.query.encode() * 50
     return own
 
@@ -213,7 +213,7 @@ def test_writes_and_removals_elsewhere_are_seen_by_nearest(store: SqliteStore, o
         store.write(make_entry(f"{number}", vector=make_vector(1, number)))
 
     def nearest(number: int) -> str:
-        return store.nearest(make_partition(), "fake/2", make_vector(1, number), 1)[0].entry.query
+        return store.nearest(Search(make_partition(), "fake/2", make_vector(1, number), 1))[0].entry.query
 
     assert nearest(1_000) == f"{already - 1}"
     other.tell("write 1000")

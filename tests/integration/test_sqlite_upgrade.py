@@ -18,7 +18,7 @@ import pytest
 
 from aicache._codec import Codec
 from aicache._errors import StoreError
-from aicache._model import Entry, Selection
+from aicache._model import Entry, Search, Selection
 from aicache.stores._sqlite_file import SCHEMA_VERSION
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
@@ -87,7 +87,7 @@ def test_a_file_of_the_previous_format_is_upgraded_with_all_it_holds(
     entries = _filled_in_previous_format(path)
     store = SqliteStore(path)
     assert [store.fetch(entry.key) for entry in entries] == entries
-    assert store.nearest(entries[0].key.partition, "fake/2", _EAST, 1)[0].entry == entries[0]
+    assert store.nearest(Search(entries[0].key.partition, "fake/2", _EAST, 1))[0].entry == entries[0]
     assert len(store.similar(Selection(), "fake/2", _EAST, 0.5)) == 2
     assert store.size().entries == 40
     store.close()
@@ -224,7 +224,7 @@ store = SqliteStore(Path(sys.argv[1]))
 home = make_partition(model="m")
 for _ in range(2):
     assert store.fetch(make_key("question 7", partition=home)) is not None
-    assert len(store.nearest(home, "fake/2", make_vector(1, 0), 3, make_key("asker"))) == 3
+    assert len(store.nearest(Search(home, "fake/2", make_vector(1, 0), 3, make_key("asker")))) == 3
     assert len(store.similar(Selection(model_name=b""), "fake/2", make_vector(1, 0), -1.0)) == 40
     assert store.clear(Selection(written_before=1005.0), dry_run=True) == 5
     try:

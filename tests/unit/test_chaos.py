@@ -15,7 +15,7 @@ import pytest
 
 from aicache import Store, StoreError
 from aicache._errors import UnavailableError, UnreadableEntryError
-from aicache._model import Answer, Miss, Prompt, Selection, Turn
+from aicache._model import Answer, Miss, Prompt, Search, Selection, Turn
 from aicache._resilience import Resilience
 from aicache.cache import Question, SemanticCache
 from aicache.embedders._embedding import Embedding
@@ -148,7 +148,7 @@ def test_the_error_told_is_raised_by_every_method_but_close(half: Callable[[Chao
     store = half(chaos)
     for call in (
         lambda: store.fetch(make_key()),
-        lambda: store.nearest(make_partition(), SPACE, EAST, 1),
+        lambda: store.nearest(Search(make_partition(), SPACE, EAST, 1)),
         lambda: store.write(ENTRY),
         lambda: store.touch(make_key(), None),
         lambda: store.remove([]),
@@ -220,7 +220,7 @@ def test_a_damaged_entry_cannot_be_fetched_and_is_not_near(half: Callable[[Chaos
     store = half(chaos)
     with pytest.raises(UnreadableEntryError):
         store.fetch(ENTRY.key)
-    assert list(store.nearest(ENTRY.key.partition, SPACE, EAST, 5)) == []
+    assert list(store.nearest(Search(ENTRY.key.partition, SPACE, EAST, 5))) == []
     assert store.fetch(make_key("never written")) is None
     assert chaos.faults == {"damage": 2}
 
@@ -230,7 +230,7 @@ def test_each_entry_near_a_question_is_damaged_by_itself() -> None:
     for number in range(20):
         chaos.write(make_entry(f"question {number}", vector=make_vector(1, number)))
     chaos.set(damage=0.5)
-    left = chaos.nearest(make_partition(), SPACE, EAST, 20)
+    left = chaos.nearest(Search(make_partition(), SPACE, EAST, 20))
     assert 0 < len(left) == 20 - chaos.faults["damage"] < 20
     scores = [one.score for one in left]
     assert scores == sorted(scores, reverse=True)
@@ -250,7 +250,7 @@ def test_while_it_is_stale_reads_find_what_was_there_and_afterwards_what_was_don
     store.write(added)
     store.touch(ENTRY.key, 5.0)
     assert store.fetch(ENTRY.key) == ENTRY
-    assert [one.entry for one in store.nearest(ENTRY.key.partition, SPACE, EAST, 5)] == [ENTRY]
+    assert [one.entry for one in store.nearest(Search(ENTRY.key.partition, SPACE, EAST, 5))] == [ENTRY]
     assert store.fetch(added.key) is None
     assert store.remove([ENTRY.key]) == 1
     store.write(newer)

@@ -354,7 +354,7 @@ PUBLIC: dict[str, frozenset[str]] = {
             "tagged",
         }
     ),
-    "aicache.stores": frozenset({"Store", "open_store"}),
+    "aicache.stores": frozenset({"Search", "Store", "open_store"}),
     "langchain_aicache": frozenset({"AICache"}),
 }
 """The whole public API: a name that is not here is not promised."""

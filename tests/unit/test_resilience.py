@@ -26,8 +26,8 @@ from aicache._model import (
     MissReason,
     NotStored,
     Outcome,
-    Partition,
     Prompt,
+    Search,
     Selection,
     SkipReason,
     Space,
@@ -556,17 +556,9 @@ class NativeStore(FailingStore):
         await self._wait()
         return self.fetch(key)
 
-    async def anearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
+    async def anearest(self, search: Search) -> Sequence[Candidate]:
         await self._wait()
-        return self.nearest(partition, space, vector, k, asker, floor)
+        return self.nearest(search)
 
     async def awrite(self, entry: Entry) -> None:
         await self._wait()

@@ -21,7 +21,7 @@ from hypothesis import settings
 from aicache import ConfigurationError
 from aicache._codec import Codec
 from aicache._errors import StoreError, UnreadableEntryError, WrongKeyError
-from aicache._model import Entry, Selection, Vector
+from aicache._model import Entry, Search, Selection, Vector
 from aicache.stores._sqlite_file import APPLICATION_ID, SCHEMA_VERSION
 from aicache.stores._sqlite_rows import Transaction, checksum
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
@@ -157,7 +157,7 @@ def test_everything_is_still_there_after_reopening(path: Path) -> None:
     store = SqliteStore(path)
     assert [store.fetch(entry.key) for entry in entries] == entries
     assert store.size() == size
-    assert store.nearest(make_partition(), "fake/2", _EAST, 1)[0].entry == entries[0]
+    assert store.nearest(Search(make_partition(), "fake/2", _EAST, 1))[0].entry == entries[0]
     assert store.clear(Selection(tags=("x",))) == 50
     store.close()
 
@@ -314,7 +314,7 @@ def test_the_nearest_entry_counts_as_used(path: Path) -> None:
     store = SqliteStore(path, max_entries=3)
     for number, query in enumerate(("a", "b", "c")):
         store.write(make_entry(query, vector=make_vector(1, number)))
-    store.nearest(make_partition(), "fake/2", _EAST, 3)
+    store.nearest(Search(make_partition(), "fake/2", _EAST, 3))
     store.write(make_entry("d"))
     assert _queries(store, ["a", "b", "c", "d"]) == ["a", "c", "d"]
     store.close()
@@ -394,7 +394,7 @@ def test_a_read_never_writes(path: Path, store: SqliteStore) -> None:
         (before,) = watcher.execute("PRAGMA data_version").fetchone()
         for _ in range(5):
             store.fetch(make_key())
-            store.nearest(make_partition(), "fake/2", _EAST, 3)
+            store.nearest(Search(make_partition(), "fake/2", _EAST, 3))
             store.size()
             store.epoch()
             store.sweep(0.5, 10)
@@ -468,7 +468,7 @@ def test_scan_and_index_find_the_same(store: SqliteStore, number: int) -> None:
     for entry in entries:
         store.write(entry)
     for query in _unit(np.random.default_rng(7).standard_normal((5, 16))):
-        found = store.nearest(make_partition(), "fake/16", query, 10)
+        found = store.nearest(Search(make_partition(), "fake/16", query, 10))
         true = _exact(query, entries, 10)
         assert [one.entry.query for one in found] == [query for _, query in true]
         assert all(abs(one.score - score) < 1e-6 for one, (score, _) in zip(found, true, strict=True))
@@ -489,7 +489,7 @@ def test_an_index_follows_every_change(path: Path) -> None:
             alive[query] = make_entry(query, f"{step}", vector=vector)
             store.write(alive[query])
         if step % 5 == 0:
-            found = stores[chance.randrange(2)].nearest(make_partition(), "fake/8", vectors[-1], 7)
+            found = stores[chance.randrange(2)].nearest(Search(make_partition(), "fake/8", vectors[-1], 7))
             true = _exact(vectors[-1], list(alive.values()), 7)
             assert [one.entry.query for one in found] == [query for _, query in true]
             assert all(one.entry == alive[one.entry.query] for one in found)
@@ -502,11 +502,11 @@ def test_an_index_notices_that_nearly_all_is_gone(path: Path) -> None:
     vectors = _unit(np.random.default_rng(2).standard_normal((300, 8)))
     for number, vector in enumerate(vectors):
         one.write(make_entry(f"q{number}", vector=vector, tags=["most"] if number else []))
-    assert len(two.nearest(make_partition(), "fake/8", vectors[5], 10)) == 10
+    assert len(two.nearest(Search(make_partition(), "fake/8", vectors[5], 10))) == 10
     assert one.clear(Selection(tags=("most",))) == 299
-    assert [found.entry.query for found in two.nearest(make_partition(), "fake/8", vectors[5], 10)] == ["q0"]
+    assert [found.entry.query for found in two.nearest(Search(make_partition(), "fake/8", vectors[5], 10))] == ["q0"]
     one.write(make_entry("new", vector=vectors[5]))
-    assert [found.entry.query for found in two.nearest(make_partition(), "fake/8", vectors[5], 1)] == ["new"]
+    assert [found.entry.query for found in two.nearest(Search(make_partition(), "fake/8", vectors[5], 1))] == ["new"]
     one.close()
     two.close()
 
@@ -523,7 +523,7 @@ def test_damaged_neighbours_are_left_out_and_others_take_their_place(path: Path,
         "UPDATE bodies SET body = 'text' WHERE id = 2",
         f"UPDATE vectors SET vector = X'{not_a_number}' WHERE id = 3",
     )
-    found = store.nearest(make_partition(), "fake/2", _EAST, 2)
+    found = store.nearest(Search(make_partition(), "fake/2", _EAST, 2))
     assert [one.entry.query for one in found] == ["q3", "q4"]
     store.close()
 
@@ -579,19 +579,19 @@ def test_a_damaged_vector_is_never_a_neighbour_and_disturbs_none(
     *vectors, late, query = _unit(rows)
     _write_all(store, path, vectors)
     if loaded:
-        store.nearest(make_partition(), "fake/16", query, 1)
+        store.nearest(Search(make_partition(), "fake/16", query, 1))
     _execute(path, f"UPDATE vectors SET vector = X'{_damaged(vectors[0], how).hex()}' WHERE id = 1")
-    found = store.nearest(make_partition(), "fake/16", query, min(number, 50))
+    found = store.nearest(Search(make_partition(), "fake/16", query, min(number, 50)))
     assert "q0" not in [one.entry.query for one in found]
-    assert "q0" not in [one.entry.query for one in store.nearest(make_partition(), "fake/16", vectors[0], 3)]
+    assert "q0" not in [one.entry.query for one in store.nearest(Search(make_partition(), "fake/16", vectors[0], 3))]
     store.write(make_entry("late", vector=late))
-    found = store.nearest(make_partition(), "fake/16", query, 5)
+    found = store.nearest(Search(make_partition(), "fake/16", query, 5))
     assert len(found) == min(number, 5)
     if number < 5_000:  # A graph may miss one now and then.
         alive = [make_entry(f"q{n}", vector=vector) for n, vector in enumerate(vectors) if n]
         true = _exact(query, [*alive, make_entry("late", vector=late)], 5)
         assert [one.entry.query for one in found] == [name for _, name in true]
-    assert store.nearest(make_partition(), "fake/16", late, 1)[0].entry.query == "late"
+    assert store.nearest(Search(make_partition(), "fake/16", late, 1))[0].entry.query == "late"
     store.close()
 
 
@@ -603,7 +603,7 @@ def test_new_rows_with_damaged_vectors_do_not_end_the_search_of_their_partition(
     store = SqliteStore(path)
     for each in range(number):
         store.write(make_entry(f"q{each}", vector=make_vector(1, each)))
-    assert store.nearest(make_partition(), "fake/2", _EAST, 1)[0].entry.query == "q0"
+    assert store.nearest(Search(make_partition(), "fake/2", _EAST, 1))[0].entry.query == "q0"
     for each in range(new):
         store.write(make_entry(f"new {each}", vector=_EAST))
     first = make_key("new 0").digest.hex()
@@ -614,10 +614,10 @@ def test_new_rows_with_damaged_vectors_do_not_end_the_search_of_their_partition(
     )
     expected = {"q0", *(f"new {each}" for each in range(1, new))}
     for _ in range(2):
-        found = store.nearest(make_partition(), "fake/2", _EAST, new)
+        found = store.nearest(Search(make_partition(), "fake/2", _EAST, new))
         assert {one.entry.query for one in found} == expected
     store.write(make_entry("new 0", vector=_EAST))
-    found = store.nearest(make_partition(), "fake/2", _EAST, new + 1)
+    found = store.nearest(Search(make_partition(), "fake/2", _EAST, new + 1))
     assert {one.entry.query for one in found} == {*expected, "new 0"}
     store.close()
 
@@ -643,9 +643,9 @@ def test_a_partition_with_many_damaged_vectors_is_still_searched(path: Path, num
         store.write(make_entry(f"q{each}", vector=make_vector(1, each / 100)))
     _execute(path, "UPDATE vectors SET vector = X'0000C07F00000000' WHERE id > 1")
     for _ in range(2):
-        assert [one.entry.query for one in store.nearest(make_partition(), "fake/2", _EAST, 9)] == ["q0"]
+        assert [one.entry.query for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 9))] == ["q0"]
     store.write(make_entry("new", vector=_EAST))
-    assert {one.entry.query for one in store.nearest(make_partition(), "fake/2", _EAST, 9)} == {"q0", "new"}
+    assert {one.entry.query for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 9))} == {"q0", "new"}
     store.close()
 
 
@@ -660,7 +660,7 @@ def test_a_vector_that_got_into_another_row_or_space_is_no_neighbour(path: Path,
         "UPDATE vectors SET (vector, checksum) = (SELECT vector, checksum FROM vectors WHERE id = 1) WHERE id = 2",
         "UPDATE vectors SET space = (SELECT id FROM spaces WHERE name = CAST('fake/2' AS BLOB))",
     )
-    found = store.nearest(make_partition(), "fake/2", _EAST, number + 1)
+    found = store.nearest(Search(make_partition(), "fake/2", _EAST, number + 1))
     assert [one.entry.query for one in found] == ["q0", *(f"q{each}" for each in range(2, number))]
     store.close()
 
@@ -675,7 +675,7 @@ def test_an_entry_written_without_a_usable_vector_is_matched_exactly_only(path: 
         entry = make_entry(name, vector=vector)
         store.write(entry)
         assert store.fetch(entry.key) == entry
-    found = store.nearest(make_partition(), "fake/2", _EAST, number + 3)
+    found = store.nearest(Search(make_partition(), "fake/2", _EAST, number + 3))
     assert [one.entry.query for one in found] == [f"q{each}" for each in range(number)]
     store.close()
 
@@ -686,8 +686,8 @@ def test_a_question_without_a_usable_vector_has_no_neighbours_and_harms_none(pat
     for each in range(number):
         store.write(make_entry(f"q{each}", vector=make_vector(1, each)))
     for query in (b"\0\0\xc0\x7f" * 2, b"\0" * 8, b"\0" * 7):
-        assert store.nearest(make_partition(), "fake/2", query, 2) == []
-    assert [one.entry.query for one in store.nearest(make_partition(), "fake/2", _EAST, 2)] == ["q0", "q1"]
+        assert store.nearest(Search(make_partition(), "fake/2", query, 2)) == []
+    assert [one.entry.query for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 2))] == ["q0", "q1"]
     store.close()
 
 
@@ -699,7 +699,7 @@ def test_memory_for_indexes_is_bounded(path: Path) -> None:
             store.write(make_entry(f"q{number}", partition=home, vector=vector))
     for _ in range(2):
         for home in homes:
-            assert len(store.nearest(home, "fake/64", vector, 3)) == 3
+            assert len(store.nearest(Search(home, "fake/64", vector, 3))) == 3
     session = store._homes.own().session
     assert session is not None
     loaded = session.neighbours._loaded
@@ -716,7 +716,7 @@ def test_a_large_partition_is_searched_while_its_graph_is_built(path: Path) -> N
     for number, vector in enumerate(vectors):
         store.write(make_entry(f"q{number}", vector=vector))
     for number in range(0, 4_600, 50):
-        best = store.nearest(make_partition(), "fake/32", vectors[number], 5)[0]
+        best = store.nearest(Search(make_partition(), "fake/32", vectors[number], 5))[0]
         assert best.score == pytest.approx(1.0, abs=1e-6)
         assert best.entry.query == f"q{number}"
     store.close()
@@ -725,13 +725,14 @@ def test_a_large_partition_is_searched_while_its_graph_is_built(path: Path) -> N
 def test_reading_and_writing_need_no_numpy(tmp_path: Path) -> None:
     script = f"""
 import sys
+from aicache._model import Search
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_vector
 store = SqliteStore({str(tmp_path / "answers.db")!r})
 entry = make_entry(vector=make_vector(1, 2, 3))
 store.write(entry)
 assert store.fetch(entry.key) == entry
-assert list(store.nearest(entry.key.partition, "other", entry.vector, 3)) == []
+assert list(store.nearest(Search(entry.key.partition, "other", entry.vector, 3))) == []
 assert "numpy" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
@@ -824,12 +825,12 @@ def test_a_block_is_for_all_programs_and_for_good(path: Path) -> None:
     wrong, asker = make_entry("wrong", vector=_EAST), make_key("asker")
     here.write(wrong)
     there.block(asker, wrong.key)
-    assert here.nearest(make_partition(), "fake/2", _EAST, 3, asker) == []
+    assert here.nearest(Search(make_partition(), "fake/2", _EAST, 3, asker)) == []
     here.close()
     there.close()
     store = SqliteStore(path)
-    assert store.nearest(make_partition(), "fake/2", _EAST, 3, asker) == []
-    assert len(store.nearest(make_partition(), "fake/2", _EAST, 3)) == 1
+    assert store.nearest(Search(make_partition(), "fake/2", _EAST, 3, asker)) == []
+    assert len(store.nearest(Search(make_partition(), "fake/2", _EAST, 3))) == 1
     store.close()
 
 
@@ -840,9 +841,9 @@ def test_a_blocked_entry_that_is_written_again_stays_blocked_in_a_loaded_partiti
     asker = make_key("asker")
     store.block(asker, entries[0].key)
     for _ in range(3):
-        assert store.nearest(make_partition(), "fake/2", _EAST, 1, asker)[0].entry == entries[1]
+        assert store.nearest(Search(make_partition(), "fake/2", _EAST, 1, asker))[0].entry == entries[1]
         store.write(entries[0])
-        assert store.nearest(make_partition(), "fake/2", _EAST, 1)[0].entry == entries[0]
+        assert store.nearest(Search(make_partition(), "fake/2", _EAST, 1))[0].entry == entries[0]
 
 
 def test_similar_leaves_out_what_is_damaged(path: Path, store: SqliteStore) -> None:
@@ -899,7 +900,7 @@ def test_encrypted_entries_are_not_in_the_file_in_clear_and_come_back_whole(path
         store.write(entry)
     assert all(b"secret" not in each.read_bytes() for each in path.parent.iterdir())
     assert [store.fetch(entry.key) for entry in entries] == entries
-    assert [one.entry for one in store.nearest(make_partition(), "fake/2", _EAST, 40)] == entries
+    assert [one.entry for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 40))] == entries
     assert [one.query for one in store.similar(Selection(), "fake/2", _EAST, -1.0)] == [e.query for e in entries]
     assert store.clear(Selection(tags=("x",), written_before=1e9)) == 40
     store.close()
@@ -917,20 +918,20 @@ def test_entries_of_a_foreign_key_are_a_wrong_key_and_are_replaced(path: Path, n
         with pytest.raises(WrongKeyError):
             store.fetch(entries[0].key)
         with pytest.raises(WrongKeyError):
-            store.nearest(make_partition(), "fake/2", _EAST, 5)
+            store.nearest(Search(make_partition(), "fake/2", _EAST, 5))
         with pytest.raises(WrongKeyError):
             store.similar(Selection(), "fake/2", _EAST, 0.5)
     assert store.similar(Selection(), "fake/2", make_vector(-1, 0), 0.5) == []
-    assert store.nearest(make_partition("other"), "fake/2", _EAST, 5) == []
+    assert store.nearest(Search(make_partition("other"), "fake/2", _EAST, 5)) == []
     store.write(entries[0])
     for _ in range(2):
-        assert [one.entry for one in store.nearest(make_partition(), "fake/2", _EAST, 5)] == entries[:1]
+        assert [one.entry for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 5))] == entries[:1]
     store.remove([entries[0].key])
     if number > 1:
         with pytest.raises(WrongKeyError):
-            store.nearest(make_partition(), "fake/2", _EAST, 5)
+            store.nearest(Search(make_partition(), "fake/2", _EAST, 5))
     assert store.remove([entry.key for entry in entries]) == number - 1
-    assert store.nearest(make_partition(), "fake/2", _EAST, 5) == []
+    assert store.nearest(Search(make_partition(), "fake/2", _EAST, 5)) == []
     store.close()
 
 
@@ -944,13 +945,13 @@ def test_entries_of_a_foreign_key_do_not_hide_those_behind_them(path: Path, numb
     for entry in mine:
         store.write(entry)
     for _ in range(2):
-        assert [one.entry for one in store.nearest(make_partition(), "fake/2", _EAST, 2)] == mine[:2]
+        assert [one.entry for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 2))] == mine[:2]
     asker = make_key("asker")
     for entry in mine:
         store.block(asker, entry.key)
     both = SqliteStore(path, codec=Codec([new, old]))
-    assert len(both.nearest(make_partition(), "fake/2", _EAST, number + 3)) == number + 3
-    assert len(both.nearest(make_partition(), "fake/2", _EAST, number + 3, asker)) == number
+    assert len(both.nearest(Search(make_partition(), "fake/2", _EAST, number + 3))) == number + 3
+    assert len(both.nearest(Search(make_partition(), "fake/2", _EAST, number + 3, asker))) == number
     for opened in (before, store, both):
         opened.close()
 
@@ -965,10 +966,10 @@ def test_an_entry_behind_thousands_of_a_foreign_key_is_found_after_a_few_lookups
     mine = make_entry("mine", vector=make_vector(0, 1))
     store.write(mine)
     with pytest.raises(WrongKeyError):
-        store.nearest(make_partition(), "fake/2", _EAST, 1)
+        store.nearest(Search(make_partition(), "fake/2", _EAST, 1))
     for _ in range(20):
         with suppress(WrongKeyError):
-            found = store.nearest(make_partition(), "fake/2", _EAST, 1)
+            found = store.nearest(Search(make_partition(), "fake/2", _EAST, 1))
     assert [one.entry for one in found] == [mine]
     store.close()
 
@@ -979,7 +980,7 @@ def test_a_vector_put_beside_another_encrypted_entry_is_found_out(path: Path) ->
         store.write(make_entry(f"q{number}", vector=make_vector(1, number)))
     forged = checksum(2, _EAST)  # Whoever may write the file can make a checksum.
     _execute(path, f"UPDATE vectors SET vector = X'{_EAST.hex()}', checksum = {forged} WHERE id = 2")
-    assert [one.entry.query for one in store.nearest(make_partition(), "fake/2", _EAST, 2)] == ["q0"]
+    assert [one.entry.query for one in store.nearest(Search(make_partition(), "fake/2", _EAST, 2))] == ["q0"]
     with pytest.raises(UnreadableEntryError):
         store.fetch(make_key("q1"))
     store.close()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from aicache import AICacheError, Embedder, QueryTooLongError, Store, StoreError
-from aicache._model import Selection
+from aicache._model import Search, Selection
 from aicache.stores.memory import MemoryStore
 from aicache.testing import (
     FailingStore,
@@ -119,7 +119,7 @@ def test_a_failing_store_told_no_names_fails_in_every_method_but_close():
     store = FailingStore(MemoryStore(), error=StoreError("down"))
     for call in (
         lambda: store.fetch(make_key()),
-        lambda: store.nearest(make_partition(), "fake/2", make_vector(1, 0), 1),
+        lambda: store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 1)),
         lambda: store.write(make_entry()),
         lambda: store.touch(make_key(), None),
         lambda: store.remove([]),
@@ -183,21 +183,21 @@ class IgnoresTheSpace(Wrong):
         entry = super().fetch(key)
         return entry and replace(entry, space=entry.space and f"fake/{len(entry.vector) // 4}")
 
-    def nearest(self, partition, space, vector, k, asker=None, floor=-1.0):
-        return super().nearest(partition, "one", vector, k, asker, floor)
+    def nearest(self, search):
+        return super().nearest(replace(search, space="one"))
 
     def similar(self, selection, space, vector, min_score):
         return super().similar(selection, "one", vector, min_score)
 
 
 class GivesDistances(Wrong):
-    def nearest(self, partition, space, vector, k, asker=None, floor=-1.0):
-        return [replace(one, score=1 - one.score) for one in super().nearest(partition, space, vector, k, asker, floor)]
+    def nearest(self, search):
+        return [replace(one, score=1 - one.score) for one in super().nearest(search)]
 
 
 class OneTooMany(Wrong):
-    def nearest(self, partition, space, vector, k, asker=None, floor=-1.0):
-        return super().nearest(partition, space, vector, k + 1, asker, floor)
+    def nearest(self, search):
+        return super().nearest(replace(search, k=search.k + 1))
 
 
 class SweepsAll(Wrong):

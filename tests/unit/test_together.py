@@ -54,7 +54,7 @@ class Batching(FailingStore):
     def nearest_many(self, searches: Sequence[Search]) -> Sequence[Sequence[Candidate]]:
         self._enter("nearest")
         self.batches.append(("nearest", len(searches)))
-        return [self._store.nearest(s.partition, s.space, s.vector, s.k, s.asker) for s in searches]
+        return [self._store.nearest(search) for search in searches]
 
 
 class OneByOne(FailingStore):

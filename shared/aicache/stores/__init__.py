@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from aicache._codec import Codec
 from aicache._errors import ConfigurationError
+from aicache._model import Search
 from aicache.stores.base import Store
 
-__all__ = ["Store", "open_store"]
+__all__ = ["Search", "Store", "open_store"]
 
 REDIS_SCHEMES: Final = frozenset({"redis", "rediss", "unix", "redis+cluster", "rediss+cluster", "redis+sentinel"})
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from aicache._errors import UnreadableEntryError
-from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Search, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
 
 __all__ = ["AsyncBatchStore", "AsyncStore", "BatchStore", "Fetched", "Nearby", "Store"]
 
@@ -44,16 +44,8 @@ class Store(Protocol):
     def fetch(self, key: CacheKey) -> Entry | None:
         """The entry of exactly this key, or None."""
 
-    def nearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
-        """At most `k` entries of this partition and space, nearest first, scores as true cosines in [-1, 1].
+    def nearest(self, search: Search) -> Sequence[Candidate]:
+        """At most `k` entries of the partition and space, nearest first, scores as true cosines in [-1, 1].
 
         An entry whose vector is in another space or dimension is never returned; a damaged one is left out, and so is
         one that was blocked for the asker. Those that score below `floor` may be left out too; the nearest is there all
@@ -118,15 +110,7 @@ class AsyncStore(Protocol):
     async def afetch(self, key: CacheKey) -> Entry | None:
         """As `Store.fetch`."""
 
-    async def anearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
+    async def anearest(self, search: Search) -> Sequence[Candidate]:
         """As `Store.nearest`."""
 
     async def awrite(self, entry: Entry) -> None:

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aicache._fork import in_forked_child
-from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
 from aicache.stores._table import EntryTable
 
 if TYPE_CHECKING:
@@ -85,28 +85,20 @@ class MemoryStore:
         """The entry of exactly this key, or None."""
         return self._table.get(key.digest)
 
-    def nearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,  # noqa: ARG002 - to leave out what is in memory anyway saves nothing
-    ) -> Sequence[Candidate]:
-        """At most `k` entries of this partition and space that are not blocked, nearest first, with true cosines."""
-        shelf = self._shelves.get((partition.id, space, len(vector) // 4))
-        if shelf is None or k < 1 or not _is_usable(vector):
+    def nearest(self, search: Search) -> Sequence[Candidate]:
+        """At most `k` entries of the partition and space that are not blocked, nearest first, with true cosines."""
+        shelf = self._shelves.get((search.partition.id, search.space, len(search.vector) // 4))
+        if shelf is None or search.k < 1 or not _is_usable(search.vector):
             return []
-        blocked = self._blocked.of(asker)
+        blocked = self._blocked.of(search.asker)
         if shelf.index is None:
             digests = list(shelf.digests.values())
         else:
-            labels = shelf.index.search(vector, k + len(blocked))
+            labels = shelf.index.search(search.vector, search.k + len(blocked))
             digests = [digest for label, _ in labels if (digest := shelf.digests.get(label)) is not None]
         if blocked:
             digests = [digest for digest in digests if digest not in blocked]
-        candidates = self._scored(digests, space, vector)[:k]
+        candidates = self._scored(digests, search.space, search.vector)[: search.k]
         if candidates:
             self._table.get(candidates[0].entry.key.digest)
         return candidates

@@ -17,7 +17,6 @@ from aicache._model import (
     Candidate,
     Entry,
     Listed,
-    Partition,
     Search,
     Selection,
     Space,
@@ -165,20 +164,12 @@ class RedisStore:
         """As `fetch` of each, in the same order; 256 in one round trip to each node."""
         return run(self._operations.fetch_many(keys), self._clients)
 
-    def nearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
-        """At most `k` entries of this partition and space, nearest first, with true cosines. One round trip.
+    def nearest(self, search: Search) -> Sequence[Candidate]:
+        """At most `k` entries of the partition and space, nearest first, with true cosines. One round trip.
 
         Empty where the dialect is `plain`; `reason` says why.
         """
-        return run(self._operations.nearest(Search(partition, space, vector, k, asker, floor)), self._clients)
+        return run(self._operations.nearest(search), self._clients)
 
     def nearest_many(self, searches: Sequence[Search]) -> Sequence[Nearby]:
         """As `nearest` of each, in the same order; 64 in one round trip to each node."""
@@ -247,19 +238,9 @@ class RedisStore:
         """As `fetch_many`."""
         return await run_async(self._operations.fetch_many(keys), self._async_clients)
 
-    async def anearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
+    async def anearest(self, search: Search) -> Sequence[Candidate]:
         """As `nearest`."""
-        return await run_async(
-            self._operations.nearest(Search(partition, space, vector, k, asker, floor)), self._async_clients
-        )
+        return await run_async(self._operations.nearest(search), self._async_clients)
 
     async def anearest_many(self, searches: Sequence[Search]) -> Sequence[Nearby]:
         """As `nearest_many`."""

@@ -18,7 +18,7 @@ from typing import Final, TypeVar
 from aicache._clock import Clock, SystemClock
 from aicache._codec import Codec
 from aicache._errors import ConfigurationError, StoreError, WrongKeyError
-from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Search, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
 from aicache.stores._sqlite_file import Identity, SqliteFile
 from aicache.stores._sqlite_home import Home, Homes
 from aicache.stores._sqlite_nearest import Neighbours
@@ -126,16 +126,8 @@ class SqliteStore:
         row = self._carry_out(act)
         return None if row is None else row.entry(key.partition, self._codec)
 
-    def nearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
-        """At most `k` entries of this partition and space that are not blocked, nearest first, with true cosines.
+    def nearest(self, search: Search) -> Sequence[Candidate]:
+        """At most `k` entries of the partition and space that are not blocked, nearest first, with true cosines.
 
         The nearest one counts as used; the store does not know which of them is served.
 
@@ -143,8 +135,6 @@ class SqliteStore:
             WrongKeyError: there are entries, and all of them are encrypted with keys that the codec does not have.
             MissingExtraError: numpy is not installed.
         """
-
-        search = Search(partition, space, vector, k, asker, floor)
 
         def act(session: Session) -> list[tuple[int, Candidate]] | WrongKeyError:
             def look(connection: sqlite3.Connection) -> list[tuple[int, Candidate]] | WrongKeyError:
@@ -158,7 +148,7 @@ class SqliteStore:
                 session.note_use(found[0][0])
             return found
 
-        found = self._carry_out(act) if k > 0 and vector else []
+        found = self._carry_out(act) if search.k > 0 and search.vector else []
         if isinstance(found, WrongKeyError):
             raise found
         return [candidate for _, candidate in found]

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, ParamSpec, TypeVar
 
-from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Selection, Space, StoreSize, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
 from aicache.stores.base import Store
 
 __all__ = ["STORE_METHODS", "StoreAround", "chosen_methods"]
@@ -81,17 +81,9 @@ class StoreAround(ABC):
         """As `Store.fetch`."""
         return self._pass("fetch", self._store.fetch, key)
 
-    def nearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
+    def nearest(self, search: Search) -> Sequence[Candidate]:
         """As `Store.nearest`."""
-        return self._pass("nearest", self._store.nearest, partition, space, vector, k, asker, floor)
+        return self._pass("nearest", self._store.nearest, search)
 
     def write(self, entry: Entry) -> None:
         """As `Store.write`."""

@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from aicache._errors import StoreError, UnreadableEntryError
 from aicache._fork import in_forked_child
-from aicache._model import CacheKey, Candidate, Entry, Listed, Partition, Selection, Space, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, Vector
 from aicache.stores.base import AsyncStore, Store
 from aicache.testing._around import StoreAround, chosen_methods
 
@@ -162,17 +162,9 @@ class ChaosStore(StoreAround):
         """As `AsyncStore.afetch`."""
         return await self._apass("fetch", self._store.fetch, key)
 
-    async def anearest(
-        self,
-        partition: Partition,
-        space: Space,
-        vector: Vector,
-        k: int,
-        asker: CacheKey | None = None,
-        floor: float = -1.0,
-    ) -> Sequence[Candidate]:
+    async def anearest(self, search: Search) -> Sequence[Candidate]:
         """As `AsyncStore.anearest`."""
-        return await self._apass("nearest", self._store.nearest, partition, space, vector, k, asker, floor)
+        return await self._apass("nearest", self._store.nearest, search)
 
     async def awrite(self, entry: Entry) -> None:
         """As `AsyncStore.awrite`."""

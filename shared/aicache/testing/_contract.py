@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from aicache._model import CacheKey, Candidate, Entry, Selection, Usage, Vector
+from aicache._model import CacheKey, Candidate, Entry, Search, Selection, Usage, Vector
 from aicache.stores.base import Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 from aicache.testing._contract_removal import SPACE, BlockRules, SelectionRules, found_near
@@ -82,12 +82,12 @@ class StoreContract(SelectionRules, BlockRules):
     # ------------------------------------------------------------------------------ nearest
 
     def test_nothing_is_near_in_an_empty_store(self, store: Store) -> None:
-        assert list(store.nearest(make_partition(), SPACE, _EAST, 5)) == []
+        assert list(store.nearest(Search(make_partition(), SPACE, _EAST, 5))) == []
 
     def test_nearest_comes_first_with_its_true_cosine(self, store: Store) -> None:
         for name, vector in (("west", _WEST), ("east", _EAST), ("north", _NORTH), ("north-east", _NORTH_EAST)):
             store.write(make_entry(name, vector=vector))
-        found = store.nearest(make_partition(), SPACE, make_vector(1, 0.1), 4)
+        found = store.nearest(Search(make_partition(), SPACE, make_vector(1, 0.1), 4))
         assert [candidate.entry.query for candidate in found] == ["east", "north-east", "north", "west"]
         true = (0.9950372, 0.7739573, 0.0995037, -0.9950372)
         assert all(abs(one.score - score) <= self.tolerance for one, score in zip(found, true, strict=True))
@@ -96,7 +96,7 @@ class StoreContract(SelectionRules, BlockRules):
         for number in range(50):
             vector = make_vector(1, number, number * number)
             store.write(make_entry(f"question {number}", vector=vector))
-            score = store.nearest(make_partition(), "fake/3", vector, 1)[0].score
+            score = store.nearest(Search(make_partition(), "fake/3", vector, 1))[0].score
             assert 1 - self.tolerance <= score <= 1
 
     def test_scores_match_the_dot_product_in_many_dimensions(self, store: Store) -> None:
@@ -106,7 +106,7 @@ class StoreContract(SelectionRules, BlockRules):
             store.write(make_entry(name, vector=vector))
         query = make_vector(*(chance.gauss(0, 1) for _ in range(96)))
         true = sorted(((_dot(query, vector), name) for name, vector in vectors.items()), reverse=True)
-        found = store.nearest(make_partition(), "fake/96", query, 10)
+        found = store.nearest(Search(make_partition(), "fake/96", query, 10))
         assert [one.entry.query for one in found] == [name for _, name in true[:10]]
         assert all(abs(one.score - score) <= self.tolerance for one, (score, _) in zip(found, true, strict=False))
 
@@ -114,14 +114,14 @@ class StoreContract(SelectionRules, BlockRules):
         for number in range(5):
             store.write(make_entry(f"question {number}", vector=make_vector(1, number)))
         for k in (1, 3, 5, 50):
-            assert len(store.nearest(make_partition(), SPACE, _EAST, k)) == min(k, 5)
+            assert len(store.nearest(Search(make_partition(), SPACE, _EAST, k))) == min(k, 5)
 
     def test_below_the_floor_entries_may_be_missing(self, store: Store) -> None:
         for name, vector in (("west", _WEST), ("east", _EAST), ("north", _NORTH), ("north-east", _NORTH_EAST)):
             store.write(make_entry(name, vector=vector))
 
         def found(floor: float) -> list[str]:
-            return [one.entry.query for one in store.nearest(make_partition(), SPACE, _EAST, 4, None, floor)]
+            return [one.entry.query for one in store.nearest(Search(make_partition(), SPACE, _EAST, 4, None, floor))]
 
         assert found(0.5)[:2] == ["east", "north-east"]
         assert found(0.5) == ["east", "north-east", "north", "west"][: len(found(0.5))]
@@ -167,7 +167,7 @@ class StoreContract(SelectionRules, BlockRules):
         new = make_entry("q", "new", vector=_NORTH)
         store.write(new)
         assert found_near(store, _EAST) == [new]
-        assert abs(store.nearest(make_partition(), SPACE, _EAST, 5)[0].score) <= self.tolerance
+        assert abs(store.nearest(Search(make_partition(), SPACE, _EAST, 5))[0].score) <= self.tolerance
 
     def test_a_replacement_without_a_vector_is_not_near(self, store: Store) -> None:
         store.write(make_entry("q", "old", vector=_EAST))
@@ -321,7 +321,7 @@ class StoreContract(SelectionRules, BlockRules):
             assert store.fetch(key) == entry
         for seat in range(8):
             partition = make_partition(f"thread {seat}")
-            near = {one.entry.key.digest for one in store.nearest(partition, SPACE, _EAST, 1_000)}
+            near = {one.entry.key.digest for one in store.nearest(Search(partition, SPACE, _EAST, 1_000))}
             assert near == {key.digest for key, entry in expected if entry and key.partition == partition}
 
 
@@ -377,7 +377,7 @@ def _work(store: Store, seat: int) -> list[tuple[CacheKey, Entry | None]]:
             case 4:
                 assert store.fetch(key) == model.get(key)
             case _:
-                _check_neighbours(store.nearest(partition, SPACE, _EAST, 5), model)
+                _check_neighbours(store.nearest(Search(partition, SPACE, _EAST, 5)), model)
     return list(model.items())
 
 

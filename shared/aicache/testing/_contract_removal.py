@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from aicache._model import CacheKey, Entry, Partition, Selection, Vector
+from aicache._model import CacheKey, Entry, Partition, Search, Selection, Vector
 from aicache.stores.base import Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 
@@ -32,7 +32,7 @@ def selected(entry: Entry, selection: Selection) -> bool:
 
 def found_near(store: Store, vector: Vector, *, partition: Partition | None = None, space: str = SPACE) -> list[Entry]:
     """The entries of a partition, nearest first."""
-    return [one.entry for one in store.nearest(partition or make_partition(), space, vector, 50)]
+    return [one.entry for one in store.nearest(Search(partition or make_partition(), space, vector, 50))]
 
 
 class SelectionRules:
@@ -259,8 +259,8 @@ class BlockRules:
                 store.block(asker, entry.key)
             for k in (1, 2, 4):
                 expected = [entries[5], *entries[8:]][:k]
-                assert [one.entry for one in store.nearest(home, SPACE, _EAST, k, asker)] == expected
-            assert len(store.nearest(home, SPACE, _EAST, many, asker)) == many - 7
+                assert [one.entry for one in store.nearest(Search(home, SPACE, _EAST, k, asker))] == expected
+            assert len(store.nearest(Search(home, SPACE, _EAST, many, asker))) == many - 7
 
     def test_blocking_twice_does_no_harm(self, store: Store) -> None:
         wrong, right = make_entry("wrong", vector=_EAST), make_entry("right", vector=_NORTH)
@@ -297,7 +297,7 @@ class BlockRules:
 
 
 def _found_for(store: Store, asker: CacheKey) -> list[Entry]:
-    return [one.entry for one in store.nearest(asker.partition, SPACE, _EAST, 50, asker)]
+    return [one.entry for one in store.nearest(Search(asker.partition, SPACE, _EAST, 50, asker))]
 
 
 def _selections() -> dict[str, Selection]:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from aicache._model import CacheKey, Entry, Selection, Vector
+from aicache._model import CacheKey, Entry, Search, Selection, Vector
 from aicache.stores.base import Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 from aicache.testing._contract_removal import selected
@@ -189,7 +189,7 @@ class StoreMachine(RuleBasedStateMachine):
             and entry.key.partition == asker.partition
             and (anybody or (asker, entry.key) not in self.blocked)
         }
-        found = self.store.nearest(asker.partition, space, vector, k, None if anybody else asker)
+        found = self.store.nearest(Search(asker.partition, space, vector, k, None if anybody else asker))
         scores = [one.score for one in found]
         assert scores == sorted(scores, reverse=True)
         assert len({one.entry.key for one in found}) == len(found) == min(k, len(true))
