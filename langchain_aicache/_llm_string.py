@@ -96,8 +96,8 @@ class _UnkeyableError(Exception):
     """The description leaves out something that can change the answer; the text says what."""
 
 
-_NAMES: Final = ("model_name", "model", "model_id", "deployment_name", "azure_deployment", "repo_id")
-"""Fields and parameters that hold a model's name, the surest first."""
+_NAMES: Final = ("model", "model_name", "model_id", "deployment_name", "azure_deployment", "repo_id")
+"""Fields and parameters that hold a model's name. `model` first: so a call names another one than its model object."""
 
 
 @dataclass(frozen=True, slots=True)

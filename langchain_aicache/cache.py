@@ -111,12 +111,12 @@ class AICache(BaseCache):
             ConfigurationError: there is no such argument, or the model cannot be told from its description.
             StoreError: the store could not be reached.
         """
-        described = self._describe(kwargs.pop("llm_string", None), "llm_string")
+        described = self._describe(kwargs.pop("llm_string"), "llm_string") if "llm_string" in kwargs else None
         self._core.clear(described=described, **kwargs)
 
     async def aclear(self, **kwargs: Any) -> None:
         """As `clear`, without blocking the event loop."""
-        described = self._describe(kwargs.pop("llm_string", None), "llm_string")
+        described = self._describe(kwargs.pop("llm_string"), "llm_string") if "llm_string" in kwargs else None
         await self._core.aclear(described=described, **kwargs)
 
     def invalidate(
@@ -290,9 +290,7 @@ class AICache(BaseCache):
             return self._ask(text, llm_string), None
         return None, self._describe(llm_string, "llm")
 
-    def _describe(self, llm_string: object, parameter: str) -> bytes | None:
-        if llm_string is None:
-            return None
+    def _describe(self, llm_string: object, parameter: str) -> bytes:
         if not isinstance(llm_string, str):
             raise ConfigurationError(parameter, f"give a text; got {type(llm_string).__name__}")
         model = self._read_model(llm_string)

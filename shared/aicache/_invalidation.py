@@ -51,7 +51,7 @@ class Invalidation:
     """What an invalidation removed, or, in a dry run, would remove."""
 
     count: int
-    """Entries in the store. Those in the process's memory go as well and are not counted."""
+    """Entries in the store; with `like` also those on their way to it. What L1 holds goes too and is not counted."""
     entries: tuple[Listed, ...] = ()
     """With `like`: the entries, nearest first. Shows questions: meant for people, not for logs."""
     dry_run: bool = False
@@ -127,7 +127,7 @@ def read_report(hit_id: str) -> Reported:
     try:
         entry, _, asker = hit_id.partition(".")
         return Reported(CacheKey.of_id(entry), CacheKey.of_id(asker) if asker else None)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         raise ConfigurationError(
             "entry_id", 'give the id that a hit carries in response_metadata["aicache"], or one that explain() shows'
         ) from None
@@ -143,16 +143,17 @@ def _refuse_unknown(what: What) -> None:
             raise ConfigurationError(name, f"there is no such argument; there are: {', '.join(What.__annotations__)}")
         if name in _TEXTS and not isinstance(value, str):
             raise ConfigurationError(name, f"give a text; got {type(value).__name__}")
-        if name == "tag" and not (isinstance(value, str) or all(isinstance(tag, str) for tag in _items(value))):
-            raise ConfigurationError(name, "give a text or several")
+        if name == "tag" and not (_items(value) and all(isinstance(tag, str) and tag for tag in _items(value))):
+            # None at all would select everything: not what somebody means whose list of tags turned out empty.
+            raise ConfigurationError(name, "give a text or several, none of them empty")
         if name == "all_tenants" and not isinstance(value, bool):
             raise ConfigurationError(name, f"give True or False; got {type(value).__name__}")
         if name == "older_than" and not (is_number(value) and value >= 0):
-            raise ConfigurationError(name, f"give seconds, 0 or more; got {value!r}")
+            raise ConfigurationError(name, "give seconds, 0 or more")
 
 
 def _items(value: object) -> Sequence[object]:
-    return value if isinstance(value, Sequence) else (value,)
+    return value if isinstance(value, list | tuple) else (value,)
 
 
 def _read_like(what: What) -> tuple[str | None, float]:
@@ -202,10 +203,10 @@ def _by_meaning(wanted: Wanted, like: str, *, dry_run: bool) -> Plan[Invalidatio
     # L1 keeps no vectors: an entry that is there only, since the store has evicted it, could not be told apart.
     yield from Forget(wanted.selection)
     keys = iter([entry.key for entry in listed])
-    removed = 0
     for some in _batches(keys):
-        removed += yield from Remove(some)
-    return Invalidation(removed, listed)
+        yield from Remove(some)
+    # Those counted that waited to be written, as in a dry run; they never were in the store.
+    return Invalidation(len(listed), listed)
 
 
 def _batches(keys: Iterator[CacheKey]) -> Iterator[tuple[CacheKey, ...]]:
@@ -218,12 +219,18 @@ def report(reported: Reported) -> Plan[int | StepFailed]:
 
     The pair first: if the second part fails, the entry that stays does no more harm to this question.
     """
+    unblocked: StepFailed | None = None
     try:
         if reported.asker is not None:
-            yield from Block(reported.asker, reported.entry)
-        return (yield from Remove((reported.entry,)))
+            try:
+                yield from Block(reported.asker, reported.entry)
+            except StepFailed as failed:
+                # The entry leaves this process's memory all the same.
+                unblocked = failed
+        removed = yield from Remove((reported.entry,))
     except StepFailed as failed:
         return failed
+    return removed if unblocked is None else unblocked
 
 
 def trouble(failed: StepFailed, what: str) -> AICacheError:

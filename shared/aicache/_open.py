@@ -142,6 +142,9 @@ def _pick(given: Mapping[str, Any], names: Sequence[str] | frozenset[str]) -> di
 
 def _open_store(store: str | Store | None, given: Mapping[str, Any]) -> Store:
     bounds, sealing = _pick(given, _STORE_OPTIONS), _pick(given, _CODEC_OPTIONS)
+    if sealing.get("encryption_keys", ()) is None:
+        # As when a setting got lost: nothing may be written in clear then.
+        raise ConfigurationError("encryption_keys", "give at least one Fernet key, or leave it out")
     if store is None or isinstance(store, str):
         codec = Codec(**sealing) if sealing else None
         return open_store(store, eviction=given.get("eviction"), codec=codec, **bounds)

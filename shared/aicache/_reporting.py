@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from aicache._errors import AICacheError, UnreadableEntryError, WrongKeyError
+from aicache._errors import CONTROL, AICacheError, UnreadableEntryError, WrongKeyError
 from aicache._health import PartHealth, PartState
 from aicache._model import Miss, MissReason, Outcome
 from aicache._stats import Recorder
@@ -38,7 +38,9 @@ class Reporter:
         if self._on_outcome is not None:
             try:
                 self._on_outcome(outcome, seconds)
-            except Exception as error:  # noqa: BLE001 - a listener must not cost the answer
+            except CONTROL:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a listener must not cost the answer
                 self.warn(f"on_outcome raised {type(error).__name__}; its errors are ignored")
 
     def contain(self, error: BaseException) -> Miss:

@@ -346,13 +346,15 @@ class SemanticCache:
             StoreError: the store could not be reached; entries in L1 are gone, those in the store may not be.
             EmbedderError: there is no vector for `like`.
         """
-        return _done(run(invalidate(self._wanted(ask, described, what), dry_run=dry_run), self._ports))
+        return _done(run(invalidate(self._wanted(ask, described, what), dry_run=_flag(dry_run)), self._ports))
 
     async def ainvalidate(
         self, ask: Ask | None = None, *, described: bytes | None = None, dry_run: bool = False, **what: Unpack[What]
     ) -> Invalidation:
         """As `invalidate`, without blocking the event loop."""
-        return _done(await run_async(invalidate(self._wanted(ask, described, what), dry_run=dry_run), self._ports))
+        return _done(
+            await run_async(invalidate(self._wanted(ask, described, what), dry_run=_flag(dry_run)), self._ports)
+        )
 
     def clear(self, *, described: bytes | None = None, **what: Unpack[What]) -> int:
         """As `invalidate`, and without arguments all entries of this namespace and tenant; how many the store held."""
@@ -392,7 +394,8 @@ class SemanticCache:
 
     def _wanted(self, ask: Ask | None, described: bytes | None, what: What) -> Wanted:
         if ask is None:
-            if not what and described is None:
+            said = set(what) if what.get("all_tenants") else set(what) - {"all_tenants"}
+            if described is None and not said:
                 raise ConfigurationError("invalidate", "say which entries; to remove all, use clear()")
             return self._read_what(described, what)
         if what or described is not None:
@@ -480,6 +483,13 @@ class SemanticCache:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _flag(dry_run: object) -> bool:
+    """What looks false must not remove: `dry_run=settings.get("dry_run")`."""
+    if not isinstance(dry_run, bool):
+        raise ConfigurationError("dry_run", f"give True or False; got {type(dry_run).__name__}")
+    return dry_run
 
 
 def _done(result: Invalidation | StepFailed) -> Invalidation:

@@ -413,6 +413,18 @@ def test_an_epoch_that_comes_along_with_a_reply_empties_l1_at_once() -> None:
     assert isinstance(ask(cache, question()), Miss)
 
 
+def test_a_listener_that_panics_costs_no_answer() -> None:
+    class Panic(BaseException):
+        """As extension modules written in Rust raise it."""
+
+    def listen(outcome: Outcome, seconds: float) -> None:
+        raise Panic
+
+    cache = make_cache(on_outcome=listen)
+    keep(cache, question())
+    assert isinstance(ask(cache, question()), Hit)
+
+
 def test_stats_show_what_the_store_says_of_itself() -> None:
     stats = make_cache(Telling()).stats()
     assert stats.store == {"name": "memory", "dialect": "plain", "reason": "the server has no vectors"}

@@ -209,6 +209,17 @@ def test_by_meaning_what_waits_to_be_written_goes_too(call: Call) -> None:
     assert not holds(cache, question())
 
 
+def test_by_meaning_a_dry_run_counts_what_then_goes(call: Call) -> None:
+    store = FailingStore(MemoryStore())
+    cache = make_cache(store)
+    keep(cache, question())
+    store.fail("write")
+    keep(cache, question(REWORDED))
+    store.recover()
+    near = {"like": ASKED, "min_score": 0.5}
+    assert call(cache, "invalidate", dry_run=True, **near).count == call(cache, "invalidate", **near).count == 2
+
+
 def test_by_meaning_what_only_this_process_remembers_goes_too(call: Call) -> None:
     store = MemoryStore()
     cache = make_cache(store)
@@ -310,7 +321,7 @@ def test_a_report_reaches_every_cache_on_the_store(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "ä" * 44, "A" * 43, "A" * 44 + ".", "A" * 44 + ".x", "A" * 43 + "!", None, 7]
+    "text", ["", "x", "ä" * 44, "A" * 43, "A" * 44 + ".", "A" * 44 + ".x", "A" * 43 + "!", None, 7, b"A" * 44]
 )
 def test_what_is_no_id_is_refused(text: Any) -> None:
     if text == "A" * 44 + ".":
@@ -333,6 +344,12 @@ def test_what_is_no_id_is_refused(text: Any) -> None:
         ({"like": 7, "min_score": 0.5}, "like"),
         ({"tag": 7}, "tag"),
         ({"tag": ("a", 7)}, "tag"),
+        ({"tag": ()}, "tag"),
+        ({"tag": []}, "tag"),
+        ({"tag": ""}, "tag"),
+        ({"all_tenants": False}, "invalidate"),
+        ({"tag": "x", "dry_run": None}, "dry_run"),
+        ({"tag": "x", "dry_run": 0}, "dry_run"),
         ({"source": b"x"}, "source"),
         ({"model": b"x"}, "model"),
         ({"older_than": -1}, "older_than"),
@@ -382,3 +399,16 @@ def test_a_store_that_cannot_be_reached_is_said(call: Call, method: str, argumen
     store.fail()
     with pytest.raises(StoreError, match="mend the store and try again"):
         call(cache, method, **arguments)
+
+
+def test_a_wrong_answer_leaves_this_process_even_if_the_store_cannot_note_the_pair(call: Call) -> None:
+    store = FailingStore(MemoryStore())
+    cache = make_cache(store)
+    keep(cache, question())
+    wrong = ask(cache, question(REWORDED))
+    assert isinstance(wrong, Hit)
+    assert ask(cache, question()).tier == L1  # type: ignore[union-attr]
+    store.fail("block")
+    with pytest.raises(StoreError, match="could not be taken back"):
+        call(cache, "report", wrong.id, wrong=True)
+    assert not holds(cache, question())

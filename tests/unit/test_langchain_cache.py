@@ -41,6 +41,7 @@ from langchain_aicache import AICache
         ("on_outcome", 3),
         ("encryption_keys", ["no key"]),
         ("encryption_keys", []),
+        ("encryption_keys", None),
         ("compress_above", -1),
         ("no_such_option", 3),
     ],
@@ -148,6 +149,8 @@ async def test_many_prompts_are_answered_in_their_order() -> None:
 def test_clear_refuses_an_argument_it_does_not_know() -> None:
     with pytest.raises(ConfigurationError, match=r"^colour: "):
         AICache("memory://", embeddings=False).clear(colour="x")
+    with pytest.raises(ConfigurationError, match=r"^llm_string: "):
+        AICache("memory://", embeddings=False).clear(llm_string=None)
     with pytest.raises(ConfigurationError, match=r"^tag: "):
         AICache("memory://", embeddings=False).clear(tag=7)
 

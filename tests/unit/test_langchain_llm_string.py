@@ -558,6 +558,13 @@ def test_the_name_that_a_call_asks_for_comes_before_that_of_the_model(model: typ
     assert name_of(model=model, model_name="old", call={"model": "new"}) == "new"
 
 
+def test_the_name_that_a_call_asks_for_counts_whatever_the_model_calls_its_own() -> None:
+    described_by_both = "[('_type', 'x'), ('model', 'asked-for'), ('model_name', 'made-with')]"
+    found = read_llm_string(described_by_both)
+    assert not isinstance(found, Unkeyable)
+    assert found.name == "asked-for"
+
+
 def test_a_description_that_cannot_be_parsed_names_no_model() -> None:
     found = read_llm_string("[('model', f(x))]")
     assert not isinstance(found, Unkeyable)
