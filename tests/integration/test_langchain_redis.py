@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,6 +16,7 @@ from langchain_tests.integration_tests.cache import AsyncCacheTestSuite, SyncCac
 
 from aicache import Match, MissReason
 from aicache.cache import EPOCH_INTERVAL
+from aicache.stores.redis import RedisStore
 from aicache.testing import FakeClock, FakeEmbedder
 from langchain_aicache import AICache
 
@@ -181,6 +184,13 @@ def test_a_hit_that_one_process_reports_is_never_matched_again_by_another(
         one.update(ASKED, "m", ANSWER)
         assert two.lookup(REWORDED, "m") is None
         assert two.lookup(ASKED, "m") == ANSWER
+
+
+def test_a_store_made_from_a_sync_client_only_serves_async_callers_too(request: pytest.FixtureRequest) -> None:
+    client = server(request, "redis_standalone").client(decode_responses=False)
+    with contextlib.closing(client), AICache(RedisStore(client=client), embeddings=False, l1_entries=0) as cache:
+        cache.update(ASKED, "m", ANSWER)
+        assert asyncio.run(cache.alookup(ASKED, "m")) == ANSWER
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import gc
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -280,6 +281,28 @@ def test_connecting_and_all_that_follows_have_one_deadline(proxy: FaultProxy, ha
     with asked(proxy.url, half, **ENDLESS) as ask:
         took(lambda: ask("fetch", ENTRIES[0].key, seconds=0.25))
         assert 1 <= proxy.round_trips <= 3  # At most two replies have come, and one more was waited for.
+
+
+def test_a_host_name_whose_address_does_not_come_costs_a_deadline(
+    redis_standalone: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slow(host: Any, *arguments: Any, **options: Any) -> Any:
+        if host == "redis.internal":
+            found.wait()
+            host = "127.0.0.1"
+        return resolve(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    port = redis_standalone.port
+    with contextlib.closing(RedisStore(f"redis://redis.internal:{port}", timeout=5.0, connect_timeout=5.0)) as store:
+        with pytest.raises(StoreError):
+            Deadline(SystemClock(), 0.05).call(lambda: store.fetch(make_key("q")))
+        assert not found.is_set(), "it was not waited for"
+        found.set()
+        assert Deadline(SystemClock(), 30.0).call(lambda: store.fetch(make_key("q"))) is None
 
 
 def test_what_has_no_time_left_sends_nothing(proxy: FaultProxy) -> None:

@@ -142,6 +142,20 @@ def test_a_full_server_refuses_writes_and_answers_reads() -> None:
         assert store.remove([entry.key]) == 1
 
 
+def test_a_full_server_can_be_cleared_and_told_of_wrong_pairs() -> None:
+    with standalone("--maxmemory-policy", "noeviction") as server, opened(server) as store, opened(server) as other:
+        entry, more = make_entry(vector=EAST), make_entry("more", vector=NORTH)
+        store.write(entry)
+        store.write(more)
+        before = other.epoch()
+        server.command("CONFIG", "SET", "maxmemory", "1")
+        store.block(make_key("asker"), entry.key)
+        search = Search(entry.key.partition, SPACE, EAST, 5, make_key("asker"))
+        assert [one.entry for one in store.nearest(search)] == [more]
+        assert store.clear(Selection()) == 2
+        assert other.epoch() != before, "others hear of it"
+
+
 def test_a_server_that_is_gone_silent_or_new_is_a_store_error_at_most() -> None:
     with standalone() as server, opened(server, timeout=0.05) as store:
         entry = make_entry(vector=EAST)

@@ -210,6 +210,8 @@ class AsyncClients:
         self.is_cluster = (
             _is_cluster(address) if given is None else isinstance(given, redis.asyncio.cluster.RedisCluster)
         )
+        self.usable = address is not None or given is not None
+        """False where there is a sync client only."""
 
     def use(self) -> _AsyncTurn:
         """A block with the client of the running loop, which no more than `max_connections` tasks use at a time.

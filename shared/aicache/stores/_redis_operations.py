@@ -136,7 +136,7 @@ class Operations:
         """Never again have the entry near for the asker."""
         # Beside the entry, where the search will be, wherever the asker's own prompt belongs.
         blocked = self._keys.blocked(self._keys.bucket(entry.partition), asker)
-        yield from ask(Command(("SADD", blocked, name_of(entry)), blocked))
+        yield from ask(call(AS_STRINGS.block, (blocked,), name_of(entry)))
 
     def remove(self, keys: Sequence[CacheKey], *, dry_run: bool) -> Operation[int]:
         """Remove these entries, or count them."""

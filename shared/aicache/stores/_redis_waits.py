@@ -13,7 +13,12 @@ import math
 import select
 import socket
 import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
+from contextvars import copy_context
+from ipaddress import ip_address
 from typing import Any, Final
 
 import redis
@@ -204,13 +209,61 @@ class _Timed:
     def _connect(self) -> Any:
         self._connecting = True
         try:
-            connected = super()._connect()  # type: ignore[misc]  # of the connection this is mixed into
+            connect = super()._connect  # type: ignore[misc]  # of the connection this is mixed into
+            # No limit of a socket ends the search for a name's address, which may take many seconds.
+            connected = _in_time(connect) if _is_name(getattr(self, "host", None)) else connect()
         finally:
             self._connecting = False
         connected.settimeout(self._for_reply)
         if type(connected) is socket.socket and hasattr(select, "poll"):
             return _PolledSocket(connected)
         return _TimedSocket(connected)
+
+
+def _is_name(host: object) -> bool:
+    if not isinstance(host, str) or host == "localhost":
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def _in_time(connect: Callable[[], Any]) -> Any:
+    """A socket connected in another thread, which nobody waits for beyond the deadline; one that comes later is closed.
+
+    Raises:
+        TimeoutError: there is none in time.
+    """
+    left = _within(None)
+    if left is None:
+        return connect()
+    attempt: Future[Any] = Future()
+    context = copy_context()
+
+    def act() -> None:
+        try:
+            connected = context.run(connect)
+        except BaseException as error:  # noqa: BLE001 - belongs to the one who waits
+            attempt.set_exception(error)
+        else:
+            attempt.set_result(connected)
+
+    threading.Thread(target=act, name="aicache-connect", daemon=True).start()
+    try:
+        return attempt.result(left)
+    except FutureTimeoutError:
+        if attempt.done() and attempt.exception() is not None:
+            raise  # The connection's own.
+        attempt.add_done_callback(_close_late)
+        raise TimeoutError("the address of the server was not found in time") from None
+
+
+def _close_late(attempt: Future[Any]) -> None:
+    if attempt.exception() is None:
+        with suppress(OSError):
+            attempt.result().close()
 
 
 class _TimedBelow(redis.Connection):

@@ -29,8 +29,9 @@ class Store(Protocol):
     with a deadline in a thread. Without it the store is taken at its word: memory, a file, or timeouts of its
     own (`aicache._deadline.time_left` says how long it has).
 
-    Two more it may have: `seen_epoch`, the epoch if the last reply of `fetch` or `nearest` brought it along, else None,
-    so that a tier above hears of changes without asking; and `facts`, texts about itself for `stats`.
+    One whose async half cannot be used has `native = False`. Two more a store may have: `seen_epoch`, the epoch if the
+    last reply of `fetch` or `nearest` brought it along, else None, so that a tier above hears of changes without
+    asking; and `facts`, texts about itself for `stats`.
     """
 
     @property

@@ -127,6 +127,11 @@ class RedisStore:
         return "redis"
 
     @property
+    def native(self) -> bool:
+        """Whether async callers get the async half; a store made from a sync client only has none to use."""
+        return self._async_clients.usable
+
+    @property
     def blocking(self) -> bool:
         """True: calls wait for the network."""
         return True
