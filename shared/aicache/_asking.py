@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
-from aicache._errors import UnreadableEntryError
+from aicache._errors import CONTROL, UnreadableEntryError
 from aicache._model import CacheKey, Search
 from aicache._steps import (
     Block,
@@ -22,25 +22,28 @@ from aicache._steps import (
     Write,
 )
 from aicache.stores.base import AsyncBatchStore, AsyncStore, BatchStore, Store
-from aicache.stores.l1 import L1Cache
+from aicache.stores.l1 import L1Circle
 
 __all__ = ["ask", "ask_natively", "forget_in_l1"]
 
+GIVE_UP: Final = 5
+"""Failed reads in a row after which the others of a batch are not tried: each may have waited for a lock, say."""
 
-def ask(step: StoreStep, store: Store, l1: L1Cache | None) -> Any:
+
+def ask(step: StoreStep, store: Store, circle: L1Circle) -> Any:
     """What the store answers to a step, blocking."""
     try:
         return _call(step, store)
     finally:
-        forget_in_l1(step, l1)
+        _tell_l1(step, circle)
 
 
-async def ask_natively(step: StoreStep, store: AsyncStore, l1: L1Cache | None) -> Any:
+async def ask_natively(step: StoreStep, store: AsyncStore, circle: L1Circle) -> Any:
     """The same of a store's async half."""
     try:
         return await _call_natively(step, store)
     finally:
-        forget_in_l1(step, l1)
+        _tell_l1(step, circle)
 
 
 def _call(step: StoreStep, store: Store) -> Any:
@@ -109,9 +112,13 @@ def _ask_together(reads: Sequence[Fetch | Nearest], store: Store) -> list[Any]:
     for read in reads:
         try:
             replies.append(_call(read, store))
-        except UnreadableEntryError as error:
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - stands in the place of this read; the others do without it
             replies.append(error)
-    return replies
+            if _is_down(replies):
+                break
+    return _whole(replies, len(reads))
 
 
 async def _ask_together_natively(reads: Sequence[Fetch | Nearest], store: AsyncStore) -> list[Any]:
@@ -124,9 +131,33 @@ async def _ask_together_natively(reads: Sequence[Fetch | Nearest], store: AsyncS
     for read in reads:
         try:
             replies.append(await _call_natively(read, store))
-        except UnreadableEntryError as error:
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - stands in the place of this read; the others do without it
             replies.append(error)
-    return replies
+            if _is_down(replies):
+                break
+    return _whole(replies, len(reads))
+
+
+def _is_failure(reply: object) -> bool:
+    """A damaged entry is none: the store answered."""
+    return isinstance(reply, BaseException) and not isinstance(reply, UnreadableEntryError)
+
+
+def _is_down(replies: Sequence[object]) -> bool:
+    return len(replies) >= GIVE_UP and all(_is_failure(reply) for reply in replies[-GIVE_UP:])
+
+
+def _whole(replies: list[Any], count: int) -> list[Any]:
+    """As many replies as reads: those that were not tried fail as the last one did.
+
+    Raises:
+        BaseException: of a store that answered none of them, so that it counts as one failure.
+    """
+    if replies and all(_is_failure(reply) for reply in replies):
+        raise replies[-1]
+    return replies + replies[-1:] * (count - len(replies))
 
 
 def _sorted_by_kind(reads: Sequence[Fetch | Nearest]) -> tuple[list[CacheKey], list[Search]]:
@@ -134,16 +165,24 @@ def _sorted_by_kind(reads: Sequence[Fetch | Nearest]) -> tuple[list[CacheKey], l
     return keys, [read.search for read in reads if isinstance(read, Nearest)]
 
 
-def forget_in_l1(step: StoreStep, l1: L1Cache | None) -> None:
-    """Of a removal, the part that concerns L1.
+def _tell_l1(step: StoreStep, circle: L1Circle) -> None:
+    """What the memory in front of the store has to hear of a step, however it went."""
+    if isinstance(step, Write):
+        circle.replaced(step.entry.key)
+    else:
+        forget_in_l1(step, circle)
+
+
+def forget_in_l1(step: StoreStep, circle: L1Circle) -> None:
+    """Of a removal, the part that concerns L1, and those of other caches in front of the same store.
 
     Done first, for the store may be left alone, and again last, whatever it answered: a lookup that read the store just
     before it forgot the entry cannot bring it back then.
     """
-    if not isinstance(step, (Remove, Clear)) or l1 is None or step.dry_run:
+    if not isinstance(step, (Remove, Clear)) or step.dry_run:
         return
     if isinstance(step, Clear):
-        l1.clear(step.selection)
+        circle.forget(step.selection)
     else:
         for key in step.keys:
-            l1.discard(key)
+            circle.forget(key)

@@ -33,7 +33,7 @@ from aicache._errors import (
     WrongKeyError,
 )
 from aicache._model import Entry, ExactOnly, Listed, MissReason, Selection, Vector
-from aicache._pending import PendingUpdate
+from aicache._pending import PendingUpdate, PendingUpdates
 from aicache._replay import Replay
 from aicache._steps import (
     AnyStep,
@@ -59,7 +59,7 @@ from aicache._steps import (
 )
 from aicache._workers import Workers
 from aicache.stores.base import AsyncStore, Store
-from aicache.stores.l1 import L1Cache
+from aicache.stores.l1 import L1Cache, L1Circle
 
 __all__ = ["Embedding", "Ports", "run", "run_async"]
 
@@ -77,8 +77,6 @@ may take milliseconds (and import numpy the first time)."""
 class _Before:
     """What was true just before the store was asked."""
 
-    overtakes: bool = False
-    """The entry to write overtakes an older one that is being replayed at this moment."""
     unwritten: Sequence[Entry] = ()
     """Entries of a selection on their way to the store."""
 
@@ -116,6 +114,8 @@ class Ports:
     heard: Callable[[], int | None] | None
     """The epoch if the store's last reply brought it along; None for a store that has no such thing."""
     l1: L1Cache | None
+    circle: L1Circle
+    """It, and those of other caches in front of the same store."""
     embedding: Embedding | None
     workers: Workers
     clock: Clock
@@ -138,13 +138,13 @@ def run(plan: Plan[R], ports: Ports, seconds: float | None = None) -> R:
         while True:
             try:
                 if isinstance(step, _IN_MEMORY):
-                    result = _in_memory(step, ports.l1)
+                    result = _in_memory(step, ports)
                 else:
                     deadline = deadline or (Deadline(ports.clock, seconds) if seconds else _NO_DEADLINE)
                     result = _perform(step, ports, deadline)
             except CONTROL:
                 if isinstance(step, Write):
-                    ports.replay.pending.ended(step.entry)
+                    ports.replay.pending.left(step.entry)
                 raise
             except BaseException as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
                 step = plan.throw(_failure(step, error, ports))
@@ -169,13 +169,13 @@ async def run_async(plan: Plan[R], ports: Ports, seconds: float | None = None) -
         while True:
             try:
                 if isinstance(step, _IN_MEMORY):
-                    result = _in_memory(step, ports.l1)
+                    result = _in_memory(step, ports)
                 else:
                     deadline = deadline or (Deadline(ports.clock, seconds) if seconds else _NO_DEADLINE)
                     result = await _perform_async(step, ports, deadline)
             except CONTROL:
                 if isinstance(step, Write):
-                    ports.replay.pending.ended(step.entry)
+                    ports.replay.pending.left(step.entry)
                 raise
             except BaseException as error:  # noqa: BLE001 - the boundary: any fault of a port becomes a reason
                 step = plan.throw(_failure(step, error, ports))
@@ -191,9 +191,10 @@ async def run_async(plan: Plan[R], ports: Ports, seconds: float | None = None) -
 # ------------------------------------------------------------------------------------------- one step
 
 
-def _in_memory(step: MemoryStep, l1: L1Cache | None) -> Any:
+def _in_memory(step: MemoryStep, ports: Ports) -> Any:
+    l1 = ports.l1
     if l1 is None:
-        return None
+        return ports.circle.forget(step.what) if isinstance(step, Forget) else None
     if isinstance(step, Recall):  # First and without a pattern: all that a hit in L1 asks for.
         return l1.get(step.key)
     match step:
@@ -202,7 +203,8 @@ def _in_memory(step: MemoryStep, l1: L1Cache | None) -> Any:
         case Promote(entry, since):
             return l1.put(entry, since=since)
         case Forget(what):
-            return l1.clear(what) if isinstance(what, Selection) else l1.discard(what)
+            # A selection is unwanted everywhere; one entry has expired, which the others see for themselves.
+            return ports.circle.forget(what) if isinstance(what, Selection) else l1.discard(what)
         case _:
             assert_never(step)
 
@@ -218,12 +220,12 @@ def _perform(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
     before = None if isinstance(step, _READS) else _before(step, ports)
     with ports.store_breaker.enter(deadline.remaining()):
         if deadline.endless:
-            result = ask(step, ports.store, ports.l1)
+            result = _ask(step, ports)
         elif ports.bounded:
-            result = deadline.call(partial(ask, step, ports.store, ports.l1))
+            result = deadline.call(partial(_ask, step, ports))
         else:
-            result = deadline.call_in_thread(partial(ask, step, ports.store, ports.l1), ports.workers.executor())
-    if ports.replay.pending.waiting:
+            result = deadline.call_in_thread(partial(_ask, step, ports), ports.workers.executor())
+    if ports.replay.unfinished:
         ports.replay.wake()
     return _after(step, result, ports, before)
 
@@ -241,13 +243,13 @@ async def _perform_async(step: Embed | StoreStep, ports: Ports, deadline: Deadli
     call = ports.store_breaker.enter(deadline.remaining())
     if ports.native is not None:
         with call:
-            result = await deadline.wait(ask_natively(step, ports.native, ports.l1))
+            result = await deadline.wait(_ask_natively(step, ports, ports.native))
     elif isinstance(step, _SHORT) and not ports.store.blocking:
         with call:
-            result = ask(step, ports.store, ports.l1)
+            result = _ask(step, ports)
     else:
         result = await _ask_in_worker(step, ports, call, deadline)
-    if ports.replay.pending.waiting:
+    if ports.replay.unfinished:
         ports.replay.wake_on_loop()
     return _after(step, result, ports, before)
 
@@ -258,9 +260,13 @@ async def _ask_in_worker(step: StoreStep, ports: Ports, call: Call, deadline: De
     def act() -> Any:
         call.confirm()  # It may have waited for a thread behind the very calls that opened the breaker.
         with call:
-            return deadline.call(partial(ask, step, ports.store, ports.l1))
+            return deadline.call(partial(_ask, step, ports))
 
-    future: Future[Any] = ports.workers.executor().submit(act)
+    try:
+        future: Future[Any] = ports.workers.executor().submit(act)
+    except BaseException:
+        call.abandoned()
+        raise
     try:
         return await deadline.wait(asyncio.wrap_future(future))
     except StoreTimeoutError as error:
@@ -276,20 +282,61 @@ async def _ask_in_worker(step: StoreStep, ports: Ports, call: Call, deadline: De
         raise
 
 
+def _ask(step: StoreStep, ports: Ports) -> Any:
+    """Ask the store. This ends when its call does, however long ago the caller ceased to wait for it."""
+    if not isinstance(step, Write):
+        return ask(step, ports.store, ports.circle)
+    with _UnderWay(step.entry, ports.replay.pending, ports.replay.wake):
+        return ask(step, ports.store, ports.circle)
+
+
+async def _ask_natively(step: StoreStep, ports: Ports, native: AsyncStore) -> Any:
+    """The same of the store's async half."""
+    if not isinstance(step, Write):
+        return await ask_natively(step, native, ports.circle)
+    with _UnderWay(step.entry, ports.replay.pending, ports.replay.wake_on_loop):
+        return await ask_natively(step, native, ports.circle)
+
+
+class _UnderWay:
+    """A write that the store is asked for in the block. What was cleared or overtaken meanwhile is put right after it.
+
+    Raises:
+        asyncio.CancelledError: at the beginning, if nobody waits for it any longer.
+    """
+
+    __slots__ = ("_entry", "_pending", "_wake")
+
+    def __init__(self, entry: Entry, pending: PendingUpdates, wake: Callable[[], None]) -> None:
+        self._entry = entry
+        self._pending = pending
+        self._wake = wake
+
+    def __enter__(self) -> None:
+        if not self._pending.begins(self._entry):
+            raise asyncio.CancelledError
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        due = self._pending.ended(self._entry) if kind is None else self._pending.stopped(self._entry)
+        # A coroutine that is thrown away has no loop any more.
+        if due and kind is not GeneratorExit:
+            self._wake()
+
+
 def _before(step: StoreStep, ports: Ports) -> _Before:
     """The part of a step that concerns this process's memory: it happens whatever becomes of the store."""
     pending = ports.replay.pending
     match step:
-        case Write(entry):
-            return _Before(overtakes=pending.supersede(entry))
+        case Write(entry, wants_vector):
+            pending.supersede(entry, wants_vector=wants_vector)
         case Touch(key, expires) if ports.l1 is not None:
             ports.l1.touch(key, expires)
-        case Remove(keys, dry_run=False):
+        case Remove(keys) if not step.dry_run:
             pending.forget(keys)
-            forget_in_l1(step, ports.l1)
-        case Clear(selection, dry_run=False):
+            forget_in_l1(step, ports.circle)
+        case Clear(selection) if not step.dry_run:
             pending.clear(selection)
-            forget_in_l1(step, ports.l1)
+            forget_in_l1(step, ports.circle)
         case Similar(selection):
             return _Before(unwritten=pending.entries(selection))
         case _:
@@ -304,14 +351,10 @@ def _after(step: StoreStep, result: Any, ports: Ports, before: _Before | None) -
             ports.l1.observe(epoch)
         if isinstance(step, Together):
             return [
-                _failure(read, reply, ports) if isinstance(reply, UnreadableEntryError) else reply
+                _failure(read, reply, ports) if isinstance(reply, BaseException) else reply
                 for read, reply in zip(step.reads, result, strict=True)
             ]
         return result
-    if isinstance(step, Write):
-        ports.replay.pending.ended(step.entry)
-        if before is not None and before.overtakes:
-            ports.replay.pending.add(PendingUpdate(step.entry))
     if isinstance(step, CheckEpoch):
         return ports.l1.observe(result) if ports.l1 is not None else None
     if isinstance(step, Similar):
@@ -355,7 +398,7 @@ def _failure(step: AnyStep, error: BaseException, ports: Ports) -> StepFailed:
     failed.__cause__ = error
     if isinstance(step, Write):
         if isinstance(error, UnwritableEntryError):
-            ports.replay.pending.ended(step.entry)
+            ports.replay.pending.left(step.entry)
         else:
             ports.replay.pending.add_failed(PendingUpdate(step.entry, step.wants_vector))
     ports.report(step, failed, error)

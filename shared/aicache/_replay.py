@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -27,6 +30,8 @@ REST_SECONDS: Final = 1.0
 """How long a replay that failed waits for the next success to try again: a full store reads well and writes badly."""
 LAST_SECONDS: Final = 1.0
 """How long closing a cache may take to write what is still kept."""
+LOOPS_LOST: Final = 2
+"""Event loops in a row that ended during a replay, after which a worker does it: there may be a loop for each call."""
 
 
 class Embeds(Protocol):
@@ -41,6 +46,8 @@ class Embeds(Protocol):
 
 class Replay:
     """Writes pending updates when told that the store is back, in a worker thread or as a task of the running loop.
+
+    A task whose loop was closed or stopped goes on no more: its replay is over, and the next one takes up what it left.
 
     Args:
         pending: what is kept.
@@ -58,13 +65,15 @@ class Replay:
         "_closed",
         "_embed_breaker",
         "_embedding",
+        "_lock",
+        "_loops_lost",
         "_native",
         "_not_before",
         "_scheduled",
         "_slow_after",
         "_store",
         "_store_breaker",
-        "_tasks",
+        "_task",
         "_workers",
         "pending",
     )
@@ -94,46 +103,102 @@ class Replay:
         self._not_before = -math.inf
         self._scheduled = False
         self._closed = False
-        self._tasks: set[asyncio.Task[None]] = set()
-        """An event loop holds its tasks weakly only."""
+        self._lock = threading.Lock()
+        """Held to begin or end a replay, not during one."""
+        self._task: asyncio.Task[None] | None = None
+        """The replay on a loop, which holds its tasks weakly only."""
+        self._loops_lost = 0
         in_forked_child(self._begin_anew)
 
     def _begin_anew(self) -> None:
         """In a forked child: the thread or task that was at it is not there."""
+        self._lock = threading.Lock()
         self._scheduled = False
-        self._tasks.clear()
+        self._task = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether `wake` has something to do or to look after. Takes no lock."""
+        return self._task is not None or self.pending.waiting
 
     def wake(self) -> None:
         """The store has just answered: replay in a worker, unless that is under way or failed a moment ago."""
-        if self._is_due():
-            self._scheduled = True
-            self._workers.executor().submit(self._replay)
+        if self._begin():
+            self._replay_in_worker()
 
     def wake_on_loop(self) -> None:
         """As `wake`, from an event loop: a store with an async half is written to from there."""
         if self._native is None:
             self.wake()
-        elif self._is_due():
-            self._scheduled = True
-            task = asyncio.get_running_loop().create_task(self._areplay(self._native))
-            self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # A coroutine that is thrown away after its loop has ended: the next call does it.
+            return
+        if not self._begin():
+            return
+        if self._loops_lost >= LOOPS_LOST:
+            self._replay_in_worker()
+        else:
+            self._task = loop.create_task(self._areplay(self._native))
+            self._task.add_done_callback(self._ended)
 
     def close(self) -> None:
-        """Write what is kept if the store takes it, for a second at the most; then no more."""
+        """Write what is kept if the store takes it, then no more. Takes a second at the most, even if the store hangs.
+
+        What is being written from an event loop is written again: the loop may be the one that waits for this.
+        """
         self._closed = True
+        with self._lock:
+            self._drop_task()
         if self.pending.waiting:
             until = self._clock.monotonic() + LAST_SECONDS
-            self._replay(lambda: self._clock.monotonic() < until)
+            try:
+                last = self._workers.executor().submit(self._replay, lambda: self._clock.monotonic() < until)
+            except RuntimeError as error:  # No thread; and here a store that hangs would hold up the program.
+                self._failed(error)
+            else:
+                wait((last,), LAST_SECONDS)
+                last.cancel()
+
+    # ------------------------------------------------------------------------------------- beginning and ending
+
+    def _begin(self) -> bool:
+        """Whether to replay now; who is told so does it."""
+        if self._closed or self._clock.monotonic() < self._not_before:
+            return False
+        with self._lock:
+            if self._task is not None and not self._task.get_loop().is_running():
+                self._drop_task()
+                self._loops_lost += 1
+                self._scheduled = False
+            if self._scheduled or not self.pending.waiting:
+                return False
+            self._scheduled = True
+            return True
+
+    def _replay_in_worker(self) -> None:
+        try:
+            self._workers.executor().submit(self._replay)
+        except RuntimeError as error:  # The system has no thread to give. Whoever woke us had an answer and keeps it.
+            self._scheduled = False
+            self._failed(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         # Here and not in the coroutine: one that is cancelled before it has begun never runs its `finally`.
-        self._tasks.discard(task)
-        self._scheduled = False
+        with self._lock:
+            if task is self._task:
+                self._task = None
+                self._scheduled = False
+                self._loops_lost = self._loops_lost + 1 if task.cancelled() else 0
 
-    def _is_due(self) -> bool:
-        # A race schedules two; the second finds a drain under way and ends.
-        return not (self._scheduled or self._closed or self._clock.monotonic() < self._not_before)
+    def _drop_task(self) -> None:
+        """Have the replay on a loop write nothing more, whatever becomes of that loop."""
+        task, self._task = self._task, None
+        if task is not None:
+            self.pending.take_back()
+            with suppress(RuntimeError):  # A closed loop, which goes on with nothing.
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def _replay(self, go_on: Callable[[], bool] | None = None) -> None:
         try:
@@ -141,6 +206,7 @@ class Replay:
         except CONTROL:
             raise
         except BaseException as error:  # noqa: BLE001 - nobody waits for this; what is left is kept
+            self._loops_lost = 0  # The other half of the store may do better.
             self._failed(error)
         else:
             self._say(written)

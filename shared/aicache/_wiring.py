@@ -15,7 +15,7 @@ from aicache._resilience import Resilience
 from aicache._steps import AnyStep, StepFailed
 from aicache._workers import Workers
 from aicache.stores.base import AsyncStore, Store
-from aicache.stores.l1 import L1Cache
+from aicache.stores.l1 import L1Cache, L1Circle
 
 __all__ = ["is_networked", "wire"]
 
@@ -36,7 +36,7 @@ def wire(
         report: called for every failed step.
         on_change: called with a part's name when its breaker opens, half opens or closes.
     """
-    native = store if isinstance(store, AsyncStore) else None
+    native = store if isinstance(store, AsyncStore) and getattr(store, "native", True) else None
 
     def guard(part: str, *harmless: type[Exception]) -> Breaker:
         return Breaker(
@@ -51,8 +51,12 @@ def wire(
     store_breaker = guard(store.name, UnreadableEntryError, UnwritableEntryError)
     embed_breaker = guard("embedder", QueryTooLongError, UnknownWordsError)
     workers = Workers()
+    pending = PendingUpdates(max_entries=resilience.pending_entries, max_bytes=resilience.pending_bytes)
+    circle = L1Circle(l1, store)
+    pending.on_written = lambda update: (circle.forget if update.again else circle.replaced)(update.entry.key)
+    pending.on_removed = circle.forget
     replay = Replay(
-        PendingUpdates(max_entries=resilience.pending_entries, max_bytes=resilience.pending_bytes),
+        pending,
         store=store,
         native=native,
         embedding=embedding,
@@ -68,6 +72,7 @@ def wire(
         bounded=_is_bounded(store),
         heard=(lambda: store.seen_epoch) if hasattr(store, "seen_epoch") else None,
         l1=l1,
+        circle=circle,
         embedding=embedding,
         workers=workers,
         clock=clock,

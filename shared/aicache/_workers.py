@@ -38,18 +38,16 @@ class DaemonThreads(Executor):
         """Have it carried out.
 
         Raises:
-            RuntimeError: the executor has been shut down.
+            RuntimeError: the executor has been shut down, or there is no thread and none can be started.
         """
         future: Future[R] = Future()
         with self._lock:
             if self._ended:
                 raise RuntimeError("the threads have ended")
-            self._tasks.put((future, lambda: fn(*args, **kwargs)))
             # A thread that is idle takes it; else there is one more, up to the bound.
             if not self._idle.acquire(blocking=False) and len(self._threads) < self._count:
-                thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                self._add_thread()
+            self._tasks.put((future, lambda: fn(*args, **kwargs)))
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 - as in Executor
@@ -66,6 +64,20 @@ class DaemonThreads(Executor):
         if wait:
             for thread in self._threads:
                 thread.join()
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}_{len(self._threads)}", daemon=True)
+        try:
+            self._start(thread)
+        except RuntimeError:
+            # The system has no more threads to give: those there are will do, and only without any is it an error.
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
+
+    def _start(self, thread: threading.Thread) -> None:
+        thread.start()
 
     def _work(self) -> None:
         while (task := self._tasks.get()) is not None:

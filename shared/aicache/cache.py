@@ -443,7 +443,8 @@ class SemanticCache:
     def close(self) -> None:
         """Release files and threads. Lookups after it are misses.
 
-        Answers that could not be written are tried once more, for a second at the most.
+        Answers that could not be written are tried once more; this waits a second for that at the most, even if the
+        store hangs.
         """
         try:
             self._close_all_but_the_store()

@@ -1,10 +1,11 @@
 """Pending updates against a plain list, and a store against what it must hold in the end."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from aicache import StoreError
 from aicache._model import CacheKey, Entry, Selection
@@ -171,5 +172,157 @@ class PendingMachine(RuleBasedStateMachine):
         assert self.pending.waiting == bool(self.model)
 
 
+@dataclass(eq=False)
+class DirectCall:
+    """A direct write as its caller and its thread see it."""
+
+    entry: Entry
+    begun: bool = False
+    calling: bool = True
+    awaited: bool = True
+
+
+class DirectWritesMachine(RuleBasedStateMachine):
+    """Callers, calls and removals in any order: once all is over the store holds the last answer or none, never what
+    was cleared and never an older answer that landed after a newer one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending = PendingUpdates()
+        self.bounded = False
+        self.store: dict[CacheKey, Entry] = {}
+        self.calls: list[DirectCall] = []
+        self.given: dict[CacheKey, list[Entry]] = {}
+        """The answers since the key was last cleared, oldest first."""
+        self.certain: dict[CacheKey, Entry | None] = {}
+        """The last answer, once it has landed or was kept to be written later."""
+        self.version = 0
+
+    @initialize(bounded=st.booleans())
+    def begin(self, bounded: bool) -> None:
+        self.bounded = bounded
+        if bounded:
+            self.pending = PendingUpdates(max_entries=1)
+
+    @rule(name=st.sampled_from("ab"))
+    def answer(self, name: str) -> None:
+        self.version += 1
+        entry = make_entry(name, str(self.version))
+        self.pending.supersede(entry)
+        self.calls.append(DirectCall(entry))
+        self.given.setdefault(entry.key, []).append(entry)
+        self.certain[entry.key] = None
+
+    @precondition(lambda self: self.calls)
+    @rule(which=st.integers(0, 20))
+    def call_begins(self, which: int) -> None:
+        call = self.calls[which % len(self.calls)]
+        if not call.begun:
+            call.begun = self.pending.begins(call.entry)
+            assert call.begun == call.awaited
+            call.calling = call.begun
+
+    @precondition(lambda self: any(call.begun and call.calling for call in self.calls))
+    @rule(which=st.integers(0, 20), lands=st.booleans(), says_so=st.booleans())
+    def call_ends(self, which: int, lands: bool, says_so: bool) -> None:
+        open_calls = [call for call in self.calls if call.begun and call.calling]
+        call = open_calls[which % len(open_calls)]
+        call.calling = False
+        if lands:
+            self.store[call.entry.key] = call.entry
+        if lands and says_so:
+            self.pending.ended(call.entry)
+            call.awaited = False
+            self._is_certain(call.entry)
+        else:
+            self.pending.stopped(call.entry)
+
+    @precondition(lambda self: any(call.awaited for call in self.calls))
+    @rule(which=st.integers(0, 20), keeps=st.booleans())
+    def caller_leaves(self, which: int, keeps: bool) -> None:
+        waiting = [call for call in self.calls if call.awaited]
+        call = waiting[which % len(waiting)]
+        call.awaited = False
+        if keeps:
+            self.pending.add_failed(PendingUpdate(call.entry))
+            self._is_certain(call.entry)
+        else:
+            self.pending.left(call.entry)
+
+    def _is_certain(self, entry: Entry) -> None:
+        if self.given.get(entry.key, [])[-1:] == [entry]:
+            self.certain[entry.key] = entry
+
+    @rule(name=st.sampled_from("ab"), everything=st.booleans())
+    def remove(self, name: str, everything: bool) -> None:
+        if everything:
+            self.pending.clear(Selection())
+            self.store.clear()
+            self.given.clear()
+        else:
+            key = make_key(name)
+            self.pending.forget([key])
+            self.store.pop(key, None)
+            self.given.pop(key, None)
+
+    @rule(
+        fails=st.booleans(), first=st.sampled_from(["answer", "end", "remove", "nothing"]), name=st.sampled_from("ab")
+    )
+    def drain(self, fails: bool, first: str, name: str) -> None:
+        """Before its first write or removal takes effect something else happens."""
+        acts = {
+            "answer": lambda: self.answer(name),
+            "remove": lambda: self.remove(name, False),
+            "end": lambda: (
+                self.call_ends(0, True, True) if any(call.begun and call.calling for call in self.calls) else None
+            ),
+            "nothing": lambda: None,
+        }
+        todo = [acts[first]]
+
+        def happen() -> None:
+            if todo:
+                todo.pop()()
+                if fails:
+                    raise StoreError("down")
+
+        def write(update: PendingUpdate) -> None:
+            happen()
+            self.store[update.entry.key] = update.entry
+
+        def remove(key: CacheKey) -> None:
+            happen()
+            self.store.pop(key, None)
+
+        try:
+            self.pending.drain(write, remove, 0.0)
+        except StoreError:
+            return
+
+    @rule()
+    def all_ends(self) -> None:
+        for call in self.calls:
+            if call.begun and call.calling:
+                self.store[call.entry.key] = call.entry
+                self.pending.ended(call.entry)
+                self._is_certain(call.entry)
+            elif call.awaited:
+                self.pending.left(call.entry)
+        self.calls.clear()
+        self.drain(False, "nothing", "a")
+        assert not self.pending.waiting
+        assert not self.pending._direct
+        for name in "ab":
+            key = make_key(name)
+            held, given = self.store.get(key), self.given.get(key, [])
+            assert held is None or held in given
+            last = self.certain.get(key) if given else None
+            if last is not None and not self.bounded:
+                assert held is last
+
+
+DirectWritesMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestDirectWrites = DirectWritesMachine.TestCase
 PendingMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
 TestPending = PendingMachine.TestCase

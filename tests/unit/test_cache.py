@@ -756,3 +756,62 @@ def test_closing_twice_is_harmless() -> None:
     with make_cache(embedder=FakeEmbedder()) as cache:
         keep(cache, question())
     cache.close()
+
+
+# ----------------------------------------------------------------------------- two caches over one store object
+
+
+@pytest.fixture(params=["sync", "async"])
+def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    """Calls a method of a cache, or its async twin."""
+
+    def act(cache: SemanticCache, method: str, *args: Any, **options: Any) -> Any:
+        if request.param == "sync":
+            return getattr(cache, method)(*args, **options)
+        return asyncio.run(getattr(cache, f"a{method}")(*args, **options))
+
+    return act
+
+
+@pytest.mark.parametrize("l1", [True, False])
+@pytest.mark.parametrize(
+    ("method", "what"),
+    [("clear", {}), ("invalidate", {"tag": "prices"}), ("invalidate", {"like": ASKED, "min_score": 0.9})],
+)
+def test_what_one_cache_takes_back_no_other_over_the_store_serves(
+    drive: Callable[..., Any], method: str, what: dict[str, Any], l1: bool
+) -> None:
+    store = MemoryStore()
+    app, admin = make_cache(store, l1=True, embedder=FakeEmbedder()), make_cache(store, l1=l1, embedder=FakeEmbedder())
+    with tagged("prices"):
+        keep(app, question())
+    assert ask(app, question()).tier == L1  # type: ignore[union-attr]
+    if what:
+        drive(admin, method, **what, dry_run=True)
+        assert ask(app, question()).tier == L1  # type: ignore[union-attr]
+    drive(admin, method, **what)
+    assert isinstance(ask(app, question()), Miss)
+
+
+@pytest.mark.parametrize("l1", [True, False])
+def test_what_one_cache_replaces_no_other_over_the_store_serves(drive: Callable[..., Any], l1: bool) -> None:
+    store = MemoryStore()
+    app, other = make_cache(store, l1=True), make_cache(store, l1=l1)
+    keep(app, question(), answer("old"))
+    drive(other, "update", question, lambda: answer("new"))
+    assert ask(app, question()).entry.answer == answer("new")  # type: ignore[union-attr]
+    if l1:
+        assert ask(other, question()).tier == L1  # type: ignore[union-attr]
+
+
+def test_what_is_written_later_replaces_what_other_caches_over_the_store_remember() -> None:
+    store = FailingStore(MemoryStore())
+    app, other = make_cache(store, l1=True), make_cache(store, l1=True)
+    keep(app, question(), answer("old"))
+    store.fail(error=StoreError("down"))
+    keep(other, question(), answer("new"))
+    store.recover()
+    assert ask(app, question()).entry.answer == answer("old")  # type: ignore[union-attr]
+    ask(other, question(UNRELATED))
+    other._ports.workers.executor().shutdown(wait=True)  # What it wrote meanwhile is written now.
+    assert ask(app, question()).entry.answer == answer("new")  # type: ignore[union-attr]

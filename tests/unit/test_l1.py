@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -14,7 +16,7 @@ from aicache import ConfigurationError
 from aicache._eviction import EVICTIONS
 from aicache._model import Entry, Selection, StoreSize
 from aicache.stores._table import EntryTable
-from aicache.stores.l1 import L1Cache
+from aicache.stores.l1 import _GROUPS, L1Cache, L1Circle
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 
 
@@ -334,6 +336,85 @@ def test_a_removal_in_the_middle_of_a_put_wins() -> None:
     l1.put(entry, since=l1.mark)
     assert pending == []
     assert l1.get(entry.key) is None
+
+
+# ---------------------------------------------------------------------------------- in front of one store object
+
+
+class Anything:
+    """Stands for a store; equal to all others and not hashable."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Slotted:
+    """One that cannot be weakly referenced."""
+
+    __slots__ = ()
+
+
+def l1_with(*entries: Entry) -> L1Cache:
+    l1 = L1Cache()
+    for entry in entries:
+        l1.put(entry)
+    return l1
+
+
+def test_what_one_is_told_to_forget_all_in_front_of_the_same_store_forget() -> None:
+    for what in (make_key(), Selection()):
+        store, l1s = Anything(), [l1_with(make_entry()) for _ in range(3)]
+        marks = [l1.mark for l1 in l1s]
+        circles = [L1Circle(l1, store) for l1 in l1s]
+        circles[1].forget(what)
+        assert [l1.get(make_key()) for l1 in l1s] == [None] * 3
+        assert all(l1.mark is not mark for l1, mark in zip(l1s, marks, strict=True))
+
+
+def test_a_replaced_entry_leaves_the_others_and_stays_where_it_was_written() -> None:
+    store, own, other = Anything(), l1_with(make_entry()), l1_with(make_entry())
+    circle, _ = L1Circle(own, store), L1Circle(other, store)
+    mark = own.mark
+    circle.replaced(make_key())
+    assert own.get(make_key()) is not None
+    assert own.mark is mark
+    assert other.get(make_key()) is None
+
+
+def test_a_cache_without_l1_tells_those_that_have_one() -> None:
+    store, l1s = Anything(), [l1_with(make_entry("a"), make_entry("b")) for _ in range(2)]
+    for l1 in l1s:
+        L1Circle(l1, store)
+    without = L1Circle(None, store)
+    without.replaced(make_key("a"))
+    without.forget(make_key("b"))
+    assert [l1.size().entries for l1 in l1s] == [0, 0]
+
+
+def test_those_in_front_of_another_store_hear_nothing() -> None:
+    stores = Anything(), Anything(), Slotted(), Slotted()
+    l1s = [l1_with(make_entry()) for _ in stores]
+    circles = [L1Circle(l1, store) for l1, store in zip(l1s, stores, strict=True)]
+    circles[0].forget(Selection())
+    circles[2].forget(Selection())
+    assert [l1.size().entries for l1 in l1s] == [0, 1, 0, 1]
+
+
+def test_nobody_in_front_of_a_store_keeps_another_or_the_store_alive() -> None:
+    store, stays, goes = Anything(), l1_with(make_entry()), l1_with(make_entry())
+    circle = L1Circle(stays, store)
+    L1Circle(goes, store)
+    gone = weakref.ref(goes), weakref.ref(store)
+    place = id(store)
+    assert place in _GROUPS._groups
+    del goes, store
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
+    assert place not in _GROUPS._groups
+    circle.forget(Selection())
+    assert stays.size().entries == 0
 
 
 # -------------------------------------------------------------------------------------------- threads

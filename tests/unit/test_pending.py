@@ -338,3 +338,43 @@ def test_a_direct_write_that_ended_leaves_nothing_behind() -> None:
     kept.supersede(A)
     kept.ended(A)
     assert kept._direct == {}
+
+
+async def test_a_drain_that_is_taken_back_keeps_what_it_was_writing_and_takes_no_more() -> None:
+    kept, store, gate = pending(A, B), Store(), asyncio.Event()
+
+    async def write(update: PendingUpdate) -> None:
+        await gate.wait()
+        store.write(update)
+
+    async def remove(key: CacheKey) -> None:
+        store.remove(key)
+
+    left = asyncio.create_task(kept.adrain(write, remove, NOW))
+    await asyncio.sleep(0)
+    kept.take_back()
+    assert kept.counts.waiting == 2
+    assert drained(kept) == [A, B]
+    kept.add(PendingUpdate(C))
+    gate.set()
+    assert await left == 0
+    assert store.acts == [A]
+    assert drained(kept) == [C]
+
+
+def test_a_drain_of_a_thread_is_not_taken_back() -> None:
+    kept, acts = pending(A, B), list[Entry]()
+
+    def write(update: PendingUpdate) -> None:
+        kept.take_back()
+        acts.append(update.entry)
+
+    assert kept.drain(write, Store().remove, NOW) == 2
+    assert acts == [A, B]
+
+
+def test_the_update_that_is_being_written_is_among_those_counted_as_waiting() -> None:
+    kept, counted = pending(A, B), list[int]()
+    kept.drain(lambda _: counted.append(kept.counts.waiting), Store().remove, NOW)
+    assert counted == [2, 1]
+    assert kept.counts.waiting == 0

@@ -37,7 +37,9 @@ from aicache._model import (
     Vector,
 )
 from aicache._policy import CachePolicy
+from aicache._replay import LOOPS_LOST, REST_SECONDS
 from aicache._resilience import LOOKUP_SECONDS, UPDATE_SECONDS, Resilience
+from aicache._workers import DaemonThreads
 from aicache.cache import Question, SemanticCache
 from aicache.embedders._embedding import Embedding
 from aicache.stores.l1 import L1Cache
@@ -709,3 +711,198 @@ def test_a_loop_that_ends_during_the_replay_loses_nothing() -> None:
 def test_a_wrong_option_is_refused_by_name(option: str, value: object) -> None:
     with pytest.raises(ConfigurationError, match=rf"^{option}: "):
         Resilience(**{option: value})  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------- no thread
+
+
+class ScarceThreads(DaemonThreads):
+    """On a system that has no thread to give while `scarce` is set."""
+
+    scarce = True
+
+    def _start(self, thread: threading.Thread) -> None:
+        if self.scarce:
+            raise RuntimeError("can't start new thread")
+        super()._start(thread)
+
+
+def scarce_threads(cache: SemanticCache) -> ScarceThreads:
+    """What the cache has for workers from now on."""
+    workers = cache._ports.workers
+    workers.executor().shutdown()
+    threads = workers._executor = ScarceThreads(4, "scarce")
+    return threads
+
+
+async def test_a_lookup_that_found_no_thread_leaves_the_attempt_at_the_store_to_the_next() -> None:
+    clock, store = FakeClock(), MemoryStoreThatBlocks(MemoryStore())
+    cache = make_cache(store, clock)
+    keep(cache)
+    store.fail()
+    break_down(cache)
+    store.recover()
+    clock.advance(RESET)
+    scarce_threads(cache)
+    assert (await aask(cache)).reason is MissReason.STORE_FAILED  # type: ignore[union-attr]
+    assert isinstance(ask(cache), Hit)
+
+
+def test_a_hit_stays_a_hit_when_the_replay_finds_no_thread_and_a_later_one_makes_up_for_it() -> None:
+    clock, store = FakeClock(), FailingStore(MemoryStore())
+    cache = make_cache(store, clock)
+    keep(cache)
+    store.fail("write")
+    keep(cache, UNRELATED)
+    store.recover()
+    threads = scarce_threads(cache)
+    assert isinstance(ask(cache), Hit)
+    threads.scarce = False
+    clock.advance(REST_SECONDS)
+    assert isinstance(ask(cache), Hit)
+    settle(cache)
+    assert (cache.stats().pending, cache.stats().replayed) == (0, 1)
+
+
+def test_closing_without_a_thread_closes_the_store_all_the_same() -> None:
+    store = StoreThatTellsOfItsClosing(MemoryStore(), "write")
+    cache = make_cache(store)
+    keep(cache)
+    scarce_threads(cache)
+    cache.close()
+    assert store.closed.is_set()
+
+
+class StoreThatTellsOfItsClosing(FailingStore):
+    def __init__(self, inner: MemoryStore, *failing: str) -> None:
+        super().__init__(inner, *failing)
+        self.closed = threading.Event()
+
+    def close(self) -> None:
+        self.closed.set()
+        super().close()
+
+
+def test_closing_reaches_the_store_although_the_last_write_hangs() -> None:
+    class HangsUntilClosed(StoreThatTellsOfItsClosing):
+        def write(self, entry: Entry) -> None:
+            super().write(entry)
+            ended_by_closing.append(self.closed.wait(20))
+
+    ended_by_closing: list[bool] = []
+    store = HangsUntilClosed(MemoryStore(), "write")
+    cache = make_cache(store)
+    keep(cache)
+    store.recover()
+    threads = cache._ports.workers.executor()
+    cache.close()
+    for thread in threads._threads:
+        thread.join()
+    assert ended_by_closing == [True]
+
+
+# ------------------------------------------------------------------------------- replays whose loop is gone
+
+
+def outage_and_a_hanging_replay(cache: SemanticCache, store: NativeStore) -> asyncio.AbstractEventLoop:
+    """One answer waits, and a task of the loop, which has stopped since, has begun to write it."""
+
+    async def program() -> None:
+        store.fail("write")
+        await akeep(cache)
+        store.recover()
+        await aask(cache, UNRELATED)
+        store.hang = asyncio.Event()
+        await store.hang.wait()
+        store.hang = None
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(program())
+    assert (cache.stats().pending, cache.stats().replayed) == (1, 0)
+    return loop
+
+
+def test_closing_writes_what_a_replay_on_a_closed_loop_left() -> None:
+    store = NativeStore()
+    cache = make_cache(store)
+    outage_and_a_hanging_replay(cache, store).close()
+    cache.close()
+    assert (cache.stats().pending, cache.stats().replayed) == (0, 1)
+
+
+def test_a_call_without_a_loop_takes_up_what_a_replay_on_a_stopped_loop_left() -> None:
+    store = NativeStore()
+    cache = make_cache(store)
+    loop = outage_and_a_hanging_replay(cache, store)
+    ask(cache, UNRELATED)
+    settle(cache)
+    assert (cache.stats().pending, cache.stats().replayed) == (0, 1)
+    writes = store.calls["write"]
+    loop.run_until_complete(turns_of_all_tasks())
+    loop.close()
+    assert store.calls["write"] == writes
+
+
+async def turns_of_all_tasks() -> None:
+    await turns(lambda: len(asyncio.all_tasks()) == 1)
+
+
+def test_another_loop_takes_up_what_a_replay_on_a_closed_loop_left() -> None:
+    store = NativeStore()
+    cache = make_cache(store)
+    outage_and_a_hanging_replay(cache, store).close()
+
+    async def another_loop() -> None:
+        await aask(cache, UNRELATED)
+        await turns(lambda: cache.stats().replayed == 1)
+
+    asyncio.run(another_loop())
+    assert cache.stats().pending == 0
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_worker_replays_where_each_call_has_a_loop_of_its_own(cancels: bool) -> None:
+    store = NativeStore()
+    cache = make_cache(store)
+
+    def call(act: Callable[[], Any]) -> None:
+        if cancels:
+            asyncio.run(act())
+        else:
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(act())
+            loop.close()
+
+    store.fail("write")
+    call(lambda: akeep(cache))
+    store.recover()
+    for _ in range(LOOPS_LOST + 1):
+        call(lambda: aask(cache, UNRELATED))
+    settle(cache)
+    assert (cache.stats().pending, cache.stats().replayed) == (0, 1)
+
+
+async def test_closing_writes_what_a_task_of_the_running_loop_hangs_at_and_ends_that_task() -> None:
+    store = NativeStore()
+    cache = make_cache(store)
+    store.fail("write")
+    await akeep(cache)
+    store.recover()
+    await aask(cache, UNRELATED)
+    store.hang = asyncio.Event()
+    await store.hang.wait()
+    await cache.aclose()
+    assert (cache.stats().pending, cache.stats().replayed) == (0, 1)
+    await turns_of_all_tasks()
+
+
+def test_a_wake_that_comes_when_its_loop_has_ended_leaves_the_replay_to_the_next_call() -> None:
+    store = NativeStore()
+    cache = make_cache(store)
+    store.fail("write")
+    keep(cache)
+    store.recover()
+    cache._ports.replay.wake_on_loop()
+    ask(cache, UNRELATED)
+    settle(cache)
+    assert (cache.stats().pending, cache.stats().replayed) == (0, 1)

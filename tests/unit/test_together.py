@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from aicache._asking import GIVE_UP, ask, ask_natively
 from aicache._errors import StoreError, UnreadableEntryError
 from aicache._model import (
     Answer,
@@ -24,12 +25,13 @@ from aicache._model import (
     Unkeyable,
 )
 from aicache._policy import CachePolicy
+from aicache._steps import Fetch, Together
 from aicache.cache import Question, SemanticCache
 from aicache.embedders._embedding import Embedding
 from aicache.stores.base import Fetched
-from aicache.stores.l1 import L1Cache
+from aicache.stores.l1 import L1Cache, L1Circle
 from aicache.stores.memory import MemoryStore
-from aicache.testing import FailingStore, FakeClock, FakeEmbedder
+from aicache.testing import FailingStore, FakeClock, FakeEmbedder, make_key
 
 ASKED = "How do I reset my password?"
 REWORDED = "How can I reset my password please?"
@@ -166,3 +168,56 @@ def test_each_is_counted_as_a_lookup(ask_many: Callable[..., list[Outcome]]) -> 
     ask_many(cache, ASKED, REWORDED, UNRELATED)
     stats = cache.stats()
     assert (stats.lookups, stats.exact_hits, stats.semantic_hits) == (3, 1, 1)
+
+
+class Scattered(FailingStore):
+    """A store that reads one entry at a time and cannot read some; it may have an async half."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStore())
+        self.failing: set[bytes] = set()
+
+    def fetch(self, key: CacheKey) -> Entry | None:
+        found = super().fetch(key)
+        if key.digest in self.failing:
+            raise StoreError("this one does not answer")
+        return found
+
+
+def test_a_read_that_fails_costs_only_its_own_question(ask_many: Callable[..., list[Outcome]]) -> None:
+    store = Scattered()
+    cache = make_cache(store)
+    store.failing.add(keep(cache, ASKED))
+    keep(cache, UNRELATED)
+    failed, sound = ask_many(cache, ASKED, UNRELATED)
+    assert failed == Miss(MissReason.STORE_FAILED, "Fetch: StoreError")
+    assert isinstance(sound, Hit)
+    assert cache.health().ok
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_what_fails_in_a_row_ends_the_asking_and_the_rest_fails_alike(native: bool) -> None:
+    store = Scattered()
+    reads = tuple(Fetch(make_key(f"q{number}")) for number in range(GIVE_UP + 5))
+    store.failing.update(read.key.digest for read in reads[1:])
+
+    class Half:
+        async def afetch(self, key: CacheKey) -> Entry | None:
+            return store.fetch(key)
+
+    circle = L1Circle(None, store)
+    step = Together(reads)
+    replies = await ask_natively(step, cast("Any", Half()), circle) if native else ask(step, store, circle)
+    assert store.calls["fetch"] == 1 + GIVE_UP
+    assert replies[0] is None
+    assert [type(reply) for reply in replies[1:]] == [StoreError] * (GIVE_UP + 4)
+
+
+def test_a_batch_of_which_all_fail_is_one_failure_of_the_store(ask_many: Callable[..., list[Outcome]]) -> None:
+    store = Scattered()
+    cache = make_cache(store)
+    store.failing.update(keep(cache, text) for text in (ASKED, UNRELATED))
+    outcomes = ask_many(cache, ASKED, UNRELATED)
+    assert {outcome.reason for outcome in outcomes if isinstance(outcome, Miss)} == {MissReason.STORE_FAILED}
+    assert cache.stats().failed_steps == {("together", MissReason.STORE_FAILED): 1}
+    assert not cache.health().ok

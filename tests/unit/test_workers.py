@@ -102,3 +102,38 @@ print("done")
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True)
     assert ended.stdout == b"done\n"
+
+
+class ScarceThreads(DaemonThreads):
+    """On a system that has no thread to give while `scarce` is set."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, "t")
+        self.scarce = True
+
+    def _start(self, thread: threading.Thread) -> None:
+        if self.scarce:
+            raise RuntimeError("can't start new thread")
+        super()._start(thread)
+
+
+def test_a_thread_that_could_not_be_started_does_not_count_and_its_task_never_runs() -> None:
+    threads, ran = ScarceThreads(2), list[int]()
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="can't start"):
+            threads.submit(ran.append, 1)
+    threads.scarce = False
+    assert threads.submit(lambda: 2).result(10) == 2
+    threads.shutdown()
+    assert ran == []
+
+
+def test_a_task_waits_for_the_threads_there_are_when_no_more_can_be_started() -> None:
+    threads, gate = ScarceThreads(2), threading.Event()
+    threads.scarce = False
+    first = threads.submit(gate.wait, 10)
+    threads.scarce = True
+    second = threads.submit(lambda: 2)
+    gate.set()
+    assert (first.result(10), second.result(10)) == (True, 2)
+    threads.shutdown()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
+from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Entry, Selection, StoreSize
 from aicache.stores._table import EntryTable
 
-__all__ = ["L1Cache"]
+__all__ = ["L1Cache", "L1Circle"]
 
 
 class L1Cache:
@@ -81,3 +86,100 @@ class L1Cache:
     def size(self) -> StoreSize:
         """The number of entries and the sum of their weights."""
         return self._table.size()
+
+
+class L1Circle:
+    """The L1 of one cache, and those of the others in front of the same store object.
+
+    A store says in its epoch what other processes did and leaves out what was done through itself, so that caches that
+    were given one object have to tell each other. None of them keeps another one, or the store, alive.
+
+    Args:
+        own: the cache's L1; None where it has none, and yet tells the others.
+        store: what they are in front of. One that cannot be weakly referenced is not shared.
+    """
+
+    __slots__ = ("_group", "_own")
+
+    def __init__(self, own: L1Cache | None, store: object) -> None:
+        self._own = own
+        self._group = _GROUPS.join(own, store)
+
+    def forget(self, what: CacheKey | Selection) -> None:
+        """`discard` or `clear`, in all of them."""
+        if self._own is not None:
+            _drop(self._own, what)
+        for other in self._group.others(self._own):
+            _drop(other, what)
+
+    def replaced(self, key: CacheKey) -> None:
+        """The store has another entry of this key now: the others `discard` theirs."""
+        for other in self._group.others(self._own):
+            other.discard(key)
+
+
+def _drop(l1: L1Cache, what: CacheKey | Selection) -> None:
+    if isinstance(what, Selection):
+        l1.clear(what)
+    else:
+        l1.discard(what)
+
+
+class _Group:
+    """The L1s in front of one store object; it keeps none of them alive."""
+
+    __slots__ = ("_members",)
+
+    def __init__(self) -> None:
+        self._members: tuple[weakref.ref[L1Cache], ...] = ()
+        """Replaced, never changed, so that it is read without a lock."""
+
+    def add(self, l1: L1Cache) -> None:
+        """Not safe to call from two threads at once."""
+        alive = [member for member in self._members if member() not in {None, l1}]
+        self._members = (*alive, weakref.ref(l1))
+
+    def others(self, own: L1Cache | None) -> list[L1Cache]:
+        if own is not None and len(self._members) == 1:
+            return []
+        return [one for member in self._members if (one := member()) is not None and one is not own]
+
+
+class _Groups:
+    """The group of each store object that lives. By identity: stores may be equal, and need not be hashable."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, tuple[weakref.ref[object], _Group]] = {}
+        self._renew_lock()
+        in_forked_child(self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def join(self, l1: L1Cache | None, store: object) -> _Group:
+        """The group of the store, with this L1 in it."""
+        with self._lock:
+            group = self._group_of(store)
+            if l1 is not None:
+                group.add(l1)
+            return group
+
+    def _group_of(self, store: object) -> _Group:
+        groups, place = self._groups, id(store)
+        found = groups.get(place)
+        if found is not None and found[0]() is store:
+            return found[1]
+
+        def forget(gone: weakref.ref[object]) -> None:
+            # Takes no lock, for it may be called in the middle of anything.
+            if (found := groups.get(place)) is not None and found[0] is gone:
+                del groups[place]
+
+        group = _Group()
+        with suppress(TypeError):
+            groups[place] = weakref.ref(store, forget), group
+        return group
+
+
+_GROUPS: Final = _Groups()
+"""Of the process, as store objects are: two caches that were given the same one know nothing else of each other."""
