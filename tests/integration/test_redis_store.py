@@ -37,6 +37,7 @@ from redis_store_tools import (
 
 from aicache._errors import StoreError
 from aicache._model import CacheKey, Entry, Search, Selection
+from aicache.stores._redis_layout import BUCKETS, name_of
 from aicache.stores._redis_plan import Refusal
 from aicache.stores.redis import RedisStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
@@ -139,7 +140,7 @@ def test_all_keys_of_a_partition_share_a_hash_tag_and_tell_nothing(store: RedisS
     entry = make_entry("secret question", "secret answer", vector=EAST, tags=["secret tag"], expires=FUTURE)
     store.write(entry)
     keys = keys_of(server)
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert {key.partition("{")[2].partition("}")[0] for key in keys} == {KEYS.bucket(entry.key.partition)}
     assert not any("secret" in key for key in keys)
 
@@ -277,10 +278,10 @@ def write_by_hand(store: RedisStore, server: Node, entry: Entry, between: Callab
     """Write the entry, and do something when its vector is there and it is not."""
     store.epoch()  # Asks for the dialect.
     operation = store._operations.write(entry)
-    vector, *rest = next(operation)
-    assert [vector.words[0], rest[0].words[0]] == ["VADD", "EVALSHA"]
+    shelf, vector, *rest = next(operation)
+    assert [shelf.words[0], vector.words[0], rest[0].words[0]] == ["SADD", "VADD", "EVALSHA"]
     with server.client(decode_responses=False) as client:
-        replies = [client.execute_command(*vector.words)]
+        replies = [client.execute_command(*shelf.words), client.execute_command(*vector.words)]
         between()
         for command in rest:
             try:
@@ -753,3 +754,31 @@ def test_the_search_dialect_is_chosen_where_there_are_no_vector_sets(redis_searc
     assert store.dialect == "search"
     assert len(store.nearest(Search(make_partition(), SPACE, EAST, 5))) == 1
     store.close()
+
+
+def test_a_vector_whose_entry_never_came_is_swept_by_any_program(redis_standalone: Node) -> None:
+    redis_standalone.flush()
+    with opened(redis_standalone) as store, opened(redis_standalone) as other:
+        entry, alone = make_entry("whole", vector=EAST), make_entry("alone", vector=NORTH)
+        store.write(entry)
+        bucket = KEYS.bucket(entry.key.partition)
+        vectors = KEYS.vectors(bucket, KEYS.shelf(entry.key.partition, SPACE, 2))
+        redis_standalone.command("VADD", vectors, "FP32", alone.vector or b"", name_of(alone.key))
+        assert redis_standalone.command("VCARD", vectors) == 2
+        for _ in BUCKETS:  # Each sweep looks at one.
+            other.sweep(0.0, 1)
+        assert redis_standalone.command("VCARD", vectors) == 1
+        assert store.fetch(entry.key) == entry
+
+
+@pytest.mark.parametrize("last", ["remove", "clear"])
+def test_with_the_last_entry_of_a_bucket_goes_whatever_vectors_are_left(redis_standalone: Node, last: str) -> None:
+    redis_standalone.flush()
+    with opened(redis_standalone) as store:
+        entry, alone = make_entry("whole", vector=EAST), make_entry("alone", vector=NORTH)
+        store.write(entry)
+        bucket = KEYS.bucket(entry.key.partition)
+        vectors = KEYS.vectors(bucket, KEYS.shelf(entry.key.partition, SPACE, 2))
+        redis_standalone.command("VADD", vectors, "FP32", alone.vector or b"", name_of(alone.key))
+        assert (store.remove([entry.key]) if last == "remove" else store.clear(Selection())) == 1
+        assert redis_standalone.command("KEYS", f"{KEYS.base(bucket)}*") == []

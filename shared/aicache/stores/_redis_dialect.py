@@ -146,14 +146,17 @@ class VectorSets(Dialect):
         """The vector, and then the script."""
         if place.shelf == NO_SHELF:
             return (yield from super().write(entry, parts, place, others))
-        vectors = self.keys.vectors(self.keys.bucket(entry.key.partition), place.shelf)
+        bucket = self.keys.bucket(entry.key.partition)
+        vectors, shelves = self.keys.vectors(bucket, place.shelf), self.keys.shelves(bucket)
         # CAS: the place in the graph is found in a thread of the server's. Without, and so in a script, every other
         # client waits for the 1.6 ms it takes. Hence two commands. A search between them leaves the vector out, for it
         # has no entry yet. What is removed between them keeps its entry from being near, until that is written again.
         # The other way round, a removal would leave a vector for ever unless a third command looked for that.
         vector = ("VADD", vectors, "FP32", parts.vector, name_of(entry.key), "CAS", self.keys.quantisation)
         script = self._script(entry, place, parts.head + parts.vector + parts.content)
-        _, replaced, *_ = yield from ask(Command((*vector, "EF", EFFORT), vectors), script, *others)
+        # The name of the shelf first: whatever becomes of the rest, a sweep finds the vector.
+        named = Command(("SADD", shelves, place.shelf), shelves)
+        _, _, replaced, *_ = yield from ask(named, Command((*vector, "EF", EFFORT), vectors), script, *others)
         return integer(replaced) == 1
 
     def nearest(self, searches: Sequence[Search]) -> Operation[list[Found]]:

@@ -5,6 +5,7 @@ partition on one node of a cluster:
 
     aicache:{aa}:e:<digest>   an entry
     aicache:{aa}:v:<shelf>    a vector set: the vectors of one partition, space and dimension
+    aicache:{aa}:s            the shelves there are, so that a sweep finds a vector without an entry
     aicache:{aa}:i            the index of the bucket: <digest><shelf> -> when it expires, and `g` -> the generation
     aicache:{aa}:g            the generation again, where a read finds it with one MGET
     aicache:{aa}:x:<digest>   the entries that are never to be near for the prompt of this digest
@@ -125,6 +126,10 @@ class Keys:
     def blocked(self, bucket: str, asker: CacheKey) -> str:
         """The entries of this bucket that are never to be near for the asker."""
         return f"{self.base(bucket)}x:{name_of(asker)}"
+
+    def shelves(self, bucket: str) -> str:
+        """The names of the bucket's shelves."""
+        return f"{self.base(bucket)}s"
 
     def vectors(self, bucket: str, shelf: str) -> str:
         """The vector set of the shelf."""

@@ -77,6 +77,8 @@ end
 WITHOUT_SETS: Final = """
 local function drop_vector(base, shelf, name) end
 local function drop_shelf(base, shelf) end
+local function drop_shelves(base) end
+local function shelves_sample(base) return {} end
 """
 
 # `pcall`: a key of another type under that name must not keep an entry from being removed.
@@ -85,7 +87,24 @@ local function drop_vector(base, shelf, name)
   if shelf ~= '$NO_SHELF' then redis.pcall('VREM', base .. 'v:' .. shelf, name) end
 end
 local function drop_shelf(base, shelf)
-  if shelf ~= '$NO_SHELF' then redis.call('UNLINK', base .. 'v:' .. shelf) end
+  if shelf ~= '$NO_SHELF' then
+    redis.call('UNLINK', base .. 'v:' .. shelf)
+    redis.pcall('SREM', base .. 's', shelf)
+  end
+end
+local function drop_shelves(base)
+  for _, shelf in ipairs(redis.pcall('SMEMBERS', base .. 's')) do redis.call('UNLINK', base .. 'v:' .. shelf) end
+  redis.call('UNLINK', base .. 's')
+end
+-- Some names of some shelves: a vector whose entry never came, or whose index was evicted, is in no index.
+local function shelves_sample(base)
+  local sample = {}
+  for _, shelf in ipairs(redis.pcall('SRANDMEMBER', base .. 's', 8)) do
+    local names = redis.pcall('VRANDMEMBER', base .. 'v:' .. shelf, 16)
+    if type(names) ~= 'table' or (#names == 0 and not names.err) then redis.pcall('SREM', base .. 's', shelf)
+    else sample[shelf] = names end
+  end
+  return sample
 end
 """
 
@@ -153,7 +172,10 @@ local function announce(all, own)
 end
 
 local function tidy(index)
-  if redis.call('ZCARD', index) <= 1 then redis.call('DEL', index, base_of(index) .. 'g') end
+  if redis.call('ZCARD', index) <= 1 then
+    redis.call('DEL', index, base_of(index) .. 'g')
+    drop_shelves(base_of(index))
+  end
 end
 
 -- Whether the member stood for an entry that is to be served. Drops the member, its vector and, if it is the member's

@@ -191,6 +191,15 @@ for i = 1, #reply[2], 2 do
     end
   end
 end
+for shelf, names in pairs(shelves_sample(base)) do
+  for _, name in ipairs(names) do
+    local h = head(base .. 'e:' .. name)
+    if not is_alive(h, g) or shelf_of(h) ~= shelf then
+      drop_vector(base, shelf, name)
+      dropped = dropped + 1
+    end
+  end
+end
 if dropped > 0 then tidy(index) end
 return {dropped, tonumber(reply[1])}
 """
