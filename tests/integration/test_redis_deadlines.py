@@ -31,6 +31,7 @@ from redis_store_tools import EAST, KEYS, PATIENT, SPACE, opened
 from aicache._clock import SystemClock
 from aicache._deadline import Deadline
 from aicache._errors import StoreError
+from aicache._model import Search
 from aicache.stores._redis_clients import Clients, Limits
 from aicache.stores._redis_making import ASYNC, SYNC, make_client
 from aicache.stores._redis_url import read_url
@@ -194,7 +195,7 @@ def test_connections_closed_while_they_were_idle_cost_no_call(place: Place, half
         calls: list[Callable[[], object]] = [
             lambda: ask.together("fetch", keys) == ENTRIES,
             lambda: ask("size").entries == len(ENTRIES),
-            lambda: [one.entry for one in ask("nearest", make_partition("p0"), SPACE, EAST, 1)] == [ENTRIES[0]],
+            lambda: [one.entry for one in ask("nearest", Search(make_partition("p0"), SPACE, EAST, 1))] == [ENTRIES[0]],
             lambda: ask("touch", ENTRIES[1].key, 4e9) is None,
             lambda: ask("write", ENTRIES[2]) is None,
             lambda: ask("remove", [ENTRIES[3].key]) == 1,
@@ -475,7 +476,7 @@ def test_slots_that_have_moved_cost_no_connection_and_no_list_of_commands(redis_
             redis_cluster.reshard(moved)
             for entry in ENTRIES[:6]:
                 ask("write", entry)
-            assert [one.entry for one in ask("nearest", make_partition("p0"), SPACE, EAST, 1)] == [ENTRIES[0]]
+            assert [one.entry for one in ask("nearest", Search(make_partition("p0"), SPACE, EAST, 1))] == [ENTRIES[0]]
             assert ask("remove", [ENTRIES[5].key]) == 1
         assert open_before <= connected()
         assert listed() - before == (1 if half == "sync" else 0)
