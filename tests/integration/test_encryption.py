@@ -121,6 +121,8 @@ def _all_of(client: Any, name: bytes) -> Iterator[bytes]:
             yield client.get(name)
         case b"zset":
             yield from client.zrange(name, 0, -1)
+        case b"set":
+            yield from client.smembers(name)
         case b"hash":
             yield from (part for pair in client.hgetall(name).items() for part in pair)
         case b"vectorset":

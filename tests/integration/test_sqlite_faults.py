@@ -148,6 +148,7 @@ def test_what_was_written_before_the_disk_was_full_stays(tmp_path: Path) -> None
 _DROP_RIGHTS = """
 import os, tempfile
 from pathlib import Path
+from aicache._model import Search
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_vector
 
