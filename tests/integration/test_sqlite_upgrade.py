@@ -212,6 +212,7 @@ import os, sys
 from pathlib import Path
 from aicache._errors import StoreError
 from aicache._model import Selection
+from aicache._model import Search
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
 import numpy
