@@ -69,20 +69,38 @@ class Result:
         return worst
 
 
-class _Clusters:
-    """Which entries have the same answer, as the matcher has found out; a store keeps this with the entries."""
+@dataclass(frozen=True, slots=True)
+class _Near:
+    """An entry near a question."""
 
-    def __init__(self) -> None:
-        self._of: dict[int, int] = {}
+    question: int
+    score: float
+    cluster: int
+    size: int
+    answer: Given
+
+
+class _Entries:
+    """What is cached, and which entries have the same answer as far as found out; a store keeps this with them."""
+
+    def __init__(self, nearest: Nearest) -> None:
+        self._search = Search(nearest)
+        self._answers: dict[int, Given] = {}
+        self._clusters: dict[int, int] = {}
         self._sizes: dict[int, int] = {}
 
-    def __getitem__(self, question: int) -> tuple[int, int]:
-        cluster = self._of[question]
-        return cluster, self._sizes[cluster]
+    def near(self, question: int) -> list[_Near]:
+        found = []
+        for other, score in self._search.find(question, K):
+            cluster = self._clusters[other]
+            found.append(_Near(other, score, cluster, self._sizes[cluster], self._answers[other]))
+        return found
 
-    def add(self, question: int, like: int | None) -> None:
-        cluster = self._of[question] = question if like is None else self._of[like]
+    def add(self, question: int, answer: Given, like: int | None) -> None:
+        cluster = self._clusters[question] = question if like is None else self._clusters[like]
         self._sizes[cluster] = self._sizes.get(cluster, 0) + 1
+        self._answers[question] = answer
+        self._search.add(question)
 
 
 @dataclass(slots=True)
@@ -109,58 +127,49 @@ def learned(
     stream: Stream, nearest: Nearest, scenario: Scenario, learner: Learner, parse: Callable[[str], Parsed]
 ) -> Result:
     """Replay the stream through the learned matcher, with an empty cache at the start."""
-    world, search, clusters = World(stream, scenario), Search(nearest), _Clusters()
+    world, entries = World(stream, scenario), _Entries(nearest)
     coin = random.Random(f"coin {scenario.seed}")  # noqa: S311 - a simulation
-    parsed: dict[int, Parsed] = {}
-    stored: dict[int, Given] = {}
     outcomes, audits, clock = bytearray(len(stream.texts)), 0, _Clock([], [])
     for at, question in enumerate(scenario.sequence(stream)):
-        found = search.find(question, K)
-        parsed[question] = query = parse(stream.texts[question])  # A store keeps it, or parses once for many lookups.
+        found = entries.near(question)
+        query = parse(stream.texts[question])
+        questions = [parse(stream.texts[entry.question]) for entry in found]  # A cache keeps the last ones, too.
         began = time.perf_counter()
-        near = []
-        for other, score in found:
-            cluster, size = clusters[other]
-            near.append(Neighbour(score, parsed[other], b"%d" % cluster, size))
+        near = [
+            Neighbour(entry.score, parsed, b"%d" % entry.cluster, entry.size)
+            for entry, parsed in zip(found, questions, strict=True)
+        ]
         decision = learner.decide(query, near, coin.random())
         clock.decisions.append(time.perf_counter() - began)
         fresh = world.answer(question, at)
         if isinstance(decision, Serve):
-            outcomes[at] = 2 if world.truth(fresh, stored[found[0][0]]) is False else 1
+            outcomes[at] = 2 if world.truth(fresh, found[0].answer) is False else 1
             continue
         audits += isinstance(decision, Audit)
-        like = _update(learner, decision.ticket, fresh, [(other, stored[other]) for other, _ in found], world, clusters)
-        clusters.add(question, like)
-        search.add(question)
-        stored[question] = fresh
+        like = _update(learner, decision.ticket, fresh, found, world)
+        entries.add(question, fresh, like)
         _refit(learner, clock)
     return Result(bytes(outcomes), audits, learner.ledger.alarms, clock.timing())
 
 
-def _update(
-    learner: Learner,
-    ticket: Ticket | None,
-    fresh: Given,
-    near: Sequence[tuple[int, Given]],
-    world: World,
-    clusters: _Clusters,
-) -> int | None:
-    """Deliver the fresh answer: a label, and an entry of the same cluster, if there is one."""
-    verdict = world.compare(fresh, near[0][1]) if near else None
-    if ticket is not None:
-        if verdict is None:
-            learner.forget(ticket)
-        else:
-            learner.take([learner.label(ticket, ok=verdict)])
-    tried = {clusters[near[0][0]][0]} if near else set()
+def _update(learner: Learner, ticket: Ticket | None, fresh: Given, near: Sequence[_Near], world: World) -> int | None:
+    """Deliver the fresh answer; the entry nearby whose answer is the same, or None."""
+    if not near:
+        return None
+    first = near[0]
+    verdict = world.compare(fresh, first.answer)
+    if ticket is not None and verdict is None:
+        learner.forget(ticket)
+    elif ticket is not None and verdict is not None:
+        learner.take([learner.label(ticket, ok=verdict)])
     if verdict:
-        return near[0][0]
-    for other, answer in near[1:]:
-        cluster, _ = clusters[other]
-        if cluster not in tried:
-            tried.add(cluster)
-            if world.compare(fresh, answer):
-                return other
+        return first.question
+    tried = {first.cluster}
+    for entry in near[1:]:
+        if entry.cluster not in tried:
+            tried.add(entry.cluster)
+            if world.compare(fresh, entry.answer):
+                return entry.question
     return None
 
 

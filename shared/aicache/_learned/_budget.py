@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import exp, sqrt
+from math import sqrt
 from statistics import NormalDist
 from typing import Final
 
 from aicache._learned._target import Target
 
-__all__ = ["allowance", "caution", "correction", "cutoff", "poisson_tail", "quantile_for"]
+__all__ = ["allowance", "caution", "correction", "cutoff", "quantile_for"]
 
-_SERVED: Final = 0.97
-"""At most this share of the accepted requests is served; the rest is audited."""
-_HIGHEST: Final = 0.3
+_SERVED: Final = 0.88
+"""Share of the risk near the cutoff that is served; the rest is audited."""
+_HIGHEST: Final = 0.2
 """Nothing riskier is ever served, however much of the budget is left."""
 _NORMAL: Final = NormalDist()
 
@@ -67,12 +67,3 @@ def cutoff(risks: Iterable[float], factor: float, target: Target, allowed: float
         means = total / numpy.arange(1, len(last) + 1)  # Sorted, for the mean of ever larger numbers grows.
         count = int(numpy.searchsorted(means, allowed, "right"))
     return min(_HIGHEST, float(last[count - 1])) if count else 0.0
-
-
-def poisson_tail(count: int, expected: float) -> float:
-    """The probability of `count` or more events where `expected` were expected."""
-    term = total = exp(-expected)
-    for k in range(1, count):
-        term *= expected / k
-        total += term
-    return max(0.0, 1 - total) if count > 0 else 1.0

@@ -144,7 +144,7 @@ class _Problem:
     def chance(self, mean: Array) -> Array:
         import numpy
 
-        return cast("Array", 0.5 * (1 + numpy.tanh(0.5 * (self.rows @ mean))))
+        return 0.5 * (1 + numpy.tanh(0.5 * (self.rows @ mean)))
 
     def curvature(self, chance: Array) -> Array:
         import numpy

@@ -33,6 +33,8 @@ _EVERY: Final = 16
 """Requests between two cutoffs."""
 _LEAST: Final = 0.03
 """Audit probability of the safest request."""
+_ALERT: Final = 0.5
+"""Audit probability just before an alarm: what looks like drift is looked into at once. Measured: docs/learned.md."""
 _SCALE: Final = 0.15
 """Audit probability of a request at the cutoff."""
 
@@ -119,7 +121,7 @@ class Learner:
         free = Ticket(row, risk, predicted, 1.0)
         if risk > self._cutoff:
             return Decline(free, "learning" if self._ledger.resting else "risk")
-        chance = min(1.0, max(_LEAST, _SCALE * sqrt(risk / self._cutoff)))
+        chance = max(_LEAST, _SCALE * sqrt(risk / self._cutoff), _ALERT * self._ledger.alert, self._ledger.novelty)
         if self._target.certified:
             chance = max(chance, EXPLORE)
             if self._bound_now() > self._target.max_error_rate * self._counted():

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import log
 from typing import Final
 
-from aicache._learned._budget import poisson_tail
 from aicache._learned._certificate import EXPLORE, Certificate
 from aicache._learned._label import Label
 
@@ -16,12 +16,15 @@ WINDOW: Final = 4000
 _FADE: Final = 0.998
 """By what an audit counts less after each later one: half after 350."""
 _RECENT: Final = 60
-_SPANS: Final = (10, 30, 60)
-"""Numbers of last audits in which drift is looked for: a sudden change shows in the last 10, a slow one in 60."""
-_UNLIKELY: Final = 2e-4
-"""Probability of as many wrong audits by chance below which the alarm goes off."""
-_SLACK: Final = 0.05
-"""Wrong audits expected beyond the predicted ones, so that one wrong audit of a tiny risk is no alarm."""
+_CHANGED: Final = 0.2
+"""The drift looked for: this share of the answers has changed."""
+_SURE: Final = 0.01
+"""No prediction below this one is trusted in the search for drift: one wrong audit of a tiny risk is no alarm."""
+_ALARM: Final = 7.0
+"""Log likelihood ratio of "changed" to "as predicted" at which the alarm goes off: by chance not before some
+exp(7) = 1100 audits, which are some 20,000 requests."""
+_FEW: Final = 4
+"""Audits after which every second accepted request is still audited; after ten times as many every eleventh."""
 _KEPT: Final = 200
 """Labels kept after an alarm: the ones from before it that are most like what comes."""
 _REST: Final = 100
@@ -43,12 +46,16 @@ class Ledger:
     requests: int = 0
     hits: int = 0
     audits: int = 0
+    settled: int = 0
+    """The audits before the last alarm."""
     wrong: float = 0.0
     """Wrong audits, fading."""
     predicted: float = 0.0
     """What was predicted for the audits, fading alike."""
     recent: tuple[tuple[bool, float], ...] = ()
     """The last audits: wrong or not, and the corrected prediction."""
+    surprise: float = 0.0
+    """Evidence for drift in the last audits (Page's cumulative sum); 0 where there is none."""
     alarms: int = 0
     certificate: Certificate = field(default_factory=Certificate)
 
@@ -61,6 +68,16 @@ class Ledger:
     def resting(self) -> bool:
         """True while too little is known to serve anything."""
         return self.lessons < self.rest
+
+    @property
+    def alert(self) -> float:
+        """How near an alarm is, in [0, 1]."""
+        return self.surprise / _ALARM
+
+    @property
+    def novelty(self) -> float:
+        """How little is known of the quality of what is served, in (0, 1]: 1 before the first audit since an alarm."""
+        return _FEW / (_FEW + self.audits - self.settled)
 
     def after(self, label: Label | None) -> Ledger:
         """With one more label; None for one that could not be read, which only moves the position."""
@@ -84,18 +101,10 @@ class Ledger:
             wrong=_FADE * self.wrong + wrong,
             predicted=_FADE * self.predicted + label.risk,
             recent=(*self.recent, (wrong, label.predicted))[-_RECENT:],
+            surprise=max(0.0, self.surprise + _evidence(label.predicted, wrong=wrong)),
             certificate=self.certificate.charged(label.chance) if charged else self.certificate,
         )
-        return counted._alarmed() if wrong and counted._drifting() else counted
-
-    def _drifting(self) -> bool:
-        """True when the last audits went wrong far more often than predicted."""
-        for span in _SPANS:
-            last = self.recent[-span:]
-            wrong = sum(was_wrong for was_wrong, _ in last)
-            if poisson_tail(wrong, sum(risk for _, risk in last) + _SLACK) < _UNLIKELY:
-                return True
-        return False
+        return counted._alarmed() if counted.surprise > _ALARM else counted
 
     def _alarmed(self) -> Ledger:
         return replace(
@@ -104,6 +113,15 @@ class Ledger:
             rest=self.lessons + _REST,
             wrong=sum(wrong for wrong, _ in self.recent) / 2,
             predicted=sum(risk for _, risk in self.recent) / 2,
+            settled=self.audits,
             recent=(),
+            surprise=0.0,
             alarms=self.alarms + 1,
         )
+
+
+def _evidence(predicted: float, *, wrong: bool) -> float:
+    """The log likelihood ratio of one audit: a share of the answers has changed, against all is as predicted."""
+    before = max(_SURE, predicted)
+    after = before + (1 - before) * _CHANGED
+    return log(after / before) if wrong else log(1 - _CHANGED)
