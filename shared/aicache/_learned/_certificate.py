@@ -58,11 +58,12 @@ class Certificate:
         low, high = 0.0, min((cost - part - log(ALPHA)) / eta for cost, part, eta in terms)
         for _ in range(40):
             middle = (low + high) / 2
-            if self._mixture(middle) <= 1 / ALPHA:
+            if self.evidence(middle) <= 1 / ALPHA:
                 low = middle
             else:
                 high = middle
         return high
 
-    def _mixture(self, wrong: float) -> float:
+    def evidence(self, wrong: float) -> float:
+        """The mixture of the products if so many had been served wrongly; beyond 1/ALPHA it is not believed."""
         return sum(exp(part + eta * wrong - cost) for part, eta, cost in zip(_PARTS, _ETAS, self.costs, strict=True))
