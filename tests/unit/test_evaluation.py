@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_every_order_is_a_permutation_and_blocked_brings_each_class_at_once() ->
     assert Scenario("random", 1).sequence(stream) != Scenario("random", 2).sequence(stream)
     blocked = Scenario("blocked", 1).sequence(stream)
     assert sorted(blocked) == everything
-    changes = sum(stream.classes[a] != stream.classes[b] for a, b in zip(blocked, blocked[1:], strict=False))
+    changes = sum(stream.classes[a] != stream.classes[b] for a, b in pairwise(blocked))
     assert changes == len(set(stream.classes)) - 1
 
 
@@ -108,7 +109,8 @@ def test_noise_calls_equal_answers_different_at_its_rate_and_never_different_one
 
 def test_search_finds_the_same_as_a_comparison_with_all_cached_questions() -> None:
     _, nearest = made_up(each=60)
-    search, cached = Search(nearest), []
+    search = Search(nearest)
+    cached: list[int] = []
     chance = random.Random(0)
     for question in chance.sample(range(len(nearest.vectors)), 300):
         found = search.find(question, 10)

@@ -59,6 +59,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_freshness",
             "_guards",
             "_key",
+            "_learned",
             "_match",
             "_memo",
             "_pending",
@@ -73,7 +74,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders")),
     ("driver", ("_driver", "_asking", "_replay", "_reporting", "_wiring", "_workers")),
     ("cache", ("cache", "_explain", "_open", "prepare")),
-    ("root", ("", "guards", "testing")),
+    ("root", ("", "guards", "testing", "_evaluation")),
     ("adapters", ("langchain_aicache",)),
 )
 """Lowest first: a module imports from its own layer or a lower one. A package stands for all its modules."""
@@ -81,8 +82,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
 RANK = {unit: rank for rank, (_, units) in enumerate(LAYERS) for unit in units}
 LEAVES = frozenset(dict(LAYERS)["leaves"])
 
-LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards"), ("_codec", "_envelope")})
-"""The exceptions to "pure leaves do not import each other": the matcher asks guards, the codec seals what it wrote."""
+LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards"), ("_learned", "_guards"), ("_codec", "_envelope")})
+"""The exceptions to "pure leaves do not import each other": matchers ask guards, the codec seals what it wrote."""
 
 STORES_MAY_IMPORT = frozenset(
     {

@@ -11,8 +11,9 @@ from aicache._learned._target import Target
 
 __all__ = ["allowance", "caution", "correction", "cutoff", "quantile_for"]
 
-_SERVED: Final = 0.88
-"""Share of the risk near the cutoff that is served; the rest is audited."""
+_SERVED: Final = 0.97
+"""At most this share of the accepted requests is served, the rest is audited. Near the cutoff it is less (.85);
+counting on that gave 2 % more hits but, when the questions come class by class, up to 1.25 times the allowed error."""
 _NORMAL: Final = NormalDist()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from math import exp, sqrt
 from typing import TYPE_CHECKING, Final, cast
 
+from aicache._errors import MissingExtraError
 from aicache._learned._label import Label
 
 if TYPE_CHECKING:
@@ -55,8 +56,15 @@ class Lessons:
 
 
 def prior(features: int) -> Weights:
-    """What is believed before the first label: a higher cosine is better, and little else."""
-    import numpy
+    """What is believed before the first label: a higher cosine is better, and little else.
+
+    Raises:
+        MissingExtraError: numpy is not installed.
+    """
+    try:
+        import numpy
+    except ImportError as missing:
+        raise MissingExtraError("learning (`max_error_rate`)", "onnx") from missing
 
     mean = numpy.zeros(features)
     mean[1] = 1.0
