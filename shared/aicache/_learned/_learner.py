@@ -121,8 +121,10 @@ class Learner:
         free = Ticket(row, risk, predicted, 1.0)
         if risk > self._cutoff:
             return Decline(free, "learning" if self._ledger.resting else "risk")
-        chance = max(_LEAST, _SCALE * sqrt(risk / self._cutoff), _ALERT * self._ledger.alert, self._ledger.novelty)
-        if self._target.certified:
+        chance = max(_LEAST, _SCALE * sqrt(risk / self._cutoff), _ALERT * self._ledger.alert)
+        if not self._target.certified:
+            chance = max(chance, self._ledger.novelty)
+        else:
             chance = max(chance, EXPLORE)
             if self._bound_now() > self._target.max_error_rate * self._counted():
                 if self._target.per == "requests":
