@@ -12,17 +12,19 @@ from aicache._errors import (
     MissingExtraError,
     QueryTooLongError,
     StoreError,
+    VerifierError,
 )
 from aicache._explain import Explanation
 from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parsed
 from aicache._health import Health, PartHealth, PartState
 from aicache._invalidation import Invalidation, What
-from aicache._model import Hit, Listed, Match, Miss, MissReason, Outcome, Query, SkipReason, Turn
+from aicache._model import Hit, Listed, Match, Miss, MissReason, Opinion, Outcome, Query, SkipReason, Turn
 from aicache._scopes import bypass, refresh, scope, tagged
 from aicache._stats import Percentiles, Stats
 from aicache._version import __version__
 from aicache.embedders.base import Embedder
 from aicache.stores.base import Store
+from aicache.verifiers.base import Verifier
 
 __all__ = [
     "DEFAULT_GUARDS",
@@ -42,6 +44,7 @@ __all__ = [
     "Miss",
     "MissReason",
     "MissingExtraError",
+    "Opinion",
     "Outcome",
     "Parsed",
     "PartHealth",
@@ -54,6 +57,8 @@ __all__ = [
     "Store",
     "StoreError",
     "Turn",
+    "Verifier",
+    "VerifierError",
     "What",
     "__version__",
     "bypass",

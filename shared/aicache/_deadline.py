@@ -19,9 +19,10 @@ R = TypeVar("R")
 
 
 class Deadline:
-    """The time by which an operation's store calls must be over. The clock stops while it embeds.
+    """The time by which an operation's store calls must be over. The clock stops while it embeds or
+    verifies.
 
-    Embedding has a limit of its own (`embed_timeout`): a remote embedder may well take longer than a store may.
+    These have limits of their own (`embed_timeout`, `verify_timeout`): a model may well take longer than a store may.
 
     Args:
         clock: where time comes from.

@@ -1,9 +1,9 @@
 """The two drivers: they carry out the steps of a plan, one blocking, one awaiting.
 
-This is the only place where an exception of a store or an embedder is caught: it becomes `StepFailed`, is reported
-once, and is thrown into the plan. Cancellation passes through; the plan is closed whatever happens. It is also where
-breakers, deadlines and the keeping of unwritten updates apply, to every step that leaves the process's memory and to
-no other: a hit in L1 meets none of them.
+This is the only place where an exception of a store, an embedder or a verifier is caught: it becomes `StepFailed`, is
+reported once, and is thrown into the plan. Cancellation passes through; the plan is closed whatever happens. It is also
+where breakers, deadlines and the keeping of unwritten updates apply, to every step that leaves the process's memory and
+to no other: a hit in L1 meets none of them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from aicache._errors import (
     UnknownWordsError,
     UnreadableEntryError,
     UnwritableEntryError,
+    VerifierTimeoutError,
     WrongKeyError,
 )
-from aicache._model import Entry, ExactOnly, Listed, MissReason, Selection, Vector
+from aicache._model import Entry, ExactOnly, Listed, MissReason, Opinion, Selection, Vector
 from aicache._pending import PendingUpdate, PendingUpdates
 from aicache._replay import Replay
 from aicache._steps import (
@@ -55,14 +56,16 @@ from aicache._steps import (
     StoreStep,
     Together,
     Touch,
+    Verify,
     Write,
 )
 from aicache._workers import Workers
 from aicache.stores.base import AsyncStore, Store
 from aicache.stores.l1 import L1Cache, L1Circle
 
-__all__ = ["Embedding", "Ports", "run", "run_async"]
+__all__ = ["Embedding", "Ports", "Verification", "run", "run_async"]
 
+P = TypeVar("P")
 R = TypeVar("R")
 
 _IN_MEMORY: Final = (Recall, Mark, Promote, Forget)
@@ -102,6 +105,22 @@ class Embedding(Protocol):
         """Release threads."""
 
 
+class Verification(Protocol):
+    """Two questions to a yes or no, with memo, validation and deadline: `aicache.verifiers`."""
+
+    def recall(self, asked: str, stored: str, /) -> Opinion | None:
+        """The opinion if it is remembered; never asks the verifier."""
+
+    def verify(self, asked: str, stored: str, /) -> Opinion:
+        """Whether the answer to the stored question answers the asked one."""
+
+    async def averify(self, asked: str, stored: str, /) -> Opinion:
+        """The same without blocking the loop."""
+
+    def close(self) -> None:
+        """Release threads."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """What the steps act on, and what watches over it."""
@@ -117,10 +136,12 @@ class Ports:
     circle: L1Circle
     """It, and those of other caches in front of the same store."""
     embedding: Embedding | None
+    verification: Verification | None
     workers: Workers
     clock: Clock
     store_breaker: Breaker
     embed_breaker: Breaker
+    verify_breaker: Breaker
     replay: Replay
     report: Callable[[AnyStep, StepFailed, BaseException], None]
     """Called for every failed step: counts it, and logs each kind once."""
@@ -209,7 +230,7 @@ def _in_memory(step: MemoryStep, ports: Ports) -> Any:
             assert_never(step)
 
 
-def _perform(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
+def _perform(step: Embed | Verify | StoreStep, ports: Ports, deadline: Deadline) -> Any:
     if isinstance(step, Embed):
         embedding = _require(ports.embedding)
         if (known := embedding.recall(step.text)) is not None:
@@ -217,6 +238,12 @@ def _perform(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
         ports.store_breaker.check()
         with deadline.paused(), ports.embed_breaker.enter():
             return embedding.embed(step.text)
+    if isinstance(step, Verify):
+        verification = _require(ports.verification)
+        if (opinion := verification.recall(step.asked, step.stored)) is not None:
+            return opinion
+        with deadline.paused(), ports.verify_breaker.enter():
+            return verification.verify(step.asked, step.stored)
     before = None if isinstance(step, _READS) else _before(step, ports)
     with ports.store_breaker.enter(deadline.remaining()):
         if deadline.endless:
@@ -230,7 +257,7 @@ def _perform(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
     return _after(step, result, ports, before)
 
 
-async def _perform_async(step: Embed | StoreStep, ports: Ports, deadline: Deadline) -> Any:
+async def _perform_async(step: Embed | Verify | StoreStep, ports: Ports, deadline: Deadline) -> Any:
     """As `_perform`, with what may wait moved off the loop."""
     if isinstance(step, Embed):
         embedding = _require(ports.embedding)
@@ -239,6 +266,12 @@ async def _perform_async(step: Embed | StoreStep, ports: Ports, deadline: Deadli
         ports.store_breaker.check()
         with deadline.paused(), ports.embed_breaker.enter():
             return await embedding.aembed(step.text)
+    if isinstance(step, Verify):
+        verification = _require(ports.verification)
+        if (opinion := verification.recall(step.asked, step.stored)) is not None:
+            return opinion
+        with deadline.paused(), ports.verify_breaker.enter():
+            return await verification.averify(step.asked, step.stored)
     before = None if isinstance(step, _READS) else _before(step, ports)
     call = ports.store_breaker.enter(deadline.remaining())
     if ports.native is not None:
@@ -386,10 +419,10 @@ def _cosine(one: Vector, other: Vector) -> float:
 # ------------------------------------------------------------------------------------------- failures
 
 
-def _require(embedding: Embedding | None) -> Embedding:
-    if embedding is None:
-        raise RuntimeError("a plan asked for an embedding although the cache has no embedder")
-    return embedding
+def _require(part: P | None) -> P:
+    if part is None:
+        raise RuntimeError("a plan asked for an embedder or a verifier that the cache does not have")
+    return part
 
 
 def _failure(step: AnyStep, error: BaseException, ports: Ports) -> StepFailed:
@@ -416,11 +449,15 @@ def _reason(step: AnyStep, error: BaseException) -> tuple[MissReason, str]:
             return MissReason.UNAVAILABLE, f"{error.part}: {error.why}"
         case EmbedderTimeoutError():
             return MissReason.EMBEDDER_SLOW, kind
+        case VerifierTimeoutError():
+            return MissReason.VERIFIER_SLOW, kind
         case WrongKeyError():
             return MissReason.WRONG_KEY, kind
         case UnreadableEntryError():
             return MissReason.UNREADABLE, kind
         case _ if isinstance(step, Embed):
             return MissReason.EMBEDDER_FAILED, kind
+        case _ if isinstance(step, Verify):
+            return MissReason.VERIFIER_FAILED, kind
         case _:
             return MissReason.STORE_FAILED, f"{type(step).__name__}: {kind}"

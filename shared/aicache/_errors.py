@@ -22,6 +22,8 @@ __all__ = [
     "UnknownWordsError",
     "UnreadableEntryError",
     "UnwritableEntryError",
+    "VerifierError",
+    "VerifierTimeoutError",
     "WrongKeyError",
 ]
 
@@ -96,3 +98,11 @@ class QueryTooLongError(EmbedderError):
 
 class UnknownWordsError(EmbedderError):
     """A text has words outside the model's vocabulary; texts that differ only in these would get one vector."""
+
+
+class VerifierError(AICacheError):
+    """A verifier failed, or returned something that is no yes or no."""
+
+
+class VerifierTimeoutError(VerifierError):
+    """A verifier did not answer within its deadline, or all its threads are held by calls that did not."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from aicache._match import Judgement
-from aicache._model import Candidate, ExactOnly, Hit, Miss, Outcome
+from aicache._model import Candidate, ExactOnly, Hit, Miss, Opinion, Outcome
 from aicache._plans import Journal, Matcher, Request
 
 __all__ = ["Explanation"]
@@ -32,6 +32,8 @@ class Explanation:
     """Vector space searched."""
     judgements: tuple[Judgement, ...] = ()
     """The nearest entries, nearest first, and what was decided of each."""
+    opinion: Opinion | None = None
+    """What the verifier said of the entry that would have been served; None where it gave no opinion."""
 
     @classmethod
     def of_miss(cls, miss: Miss) -> Self:
@@ -50,6 +52,7 @@ class Explanation:
             tiers=tuple(journal.exact.items()),
             space=journal.space,
             judgements=_judge(matcher, request.query.text, journal.candidates),
+            opinion=journal.opinion,
         )
 
     def __str__(self) -> str:
@@ -63,6 +66,8 @@ class Explanation:
         if self.space is not None:
             lines.append(f"  space      {self.space}")
             lines += [f"  {judgement}" for judgement in self.judgements] or ["  no entry in this partition"]
+        if self.opinion is not None:
+            lines.append(f"  verifier   {'yes' if self.opinion.same else 'no'}" + _in_brackets(self.opinion.said))
         return "\n".join(lines)
 
 
@@ -75,4 +80,8 @@ def _headline(outcome: Outcome) -> str:
         case Hit(entry, tier, how, score, age):
             return f"hit: {how} from {tier}, score {score:.4f}, {age:.0f} s old, entry {entry.id}"
         case Miss(reason, detail):
-            return f"miss: {reason}" + (f" ({detail})" if detail else "")
+            return f"miss: {reason}" + _in_brackets(detail)
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""

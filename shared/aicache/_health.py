@@ -38,7 +38,7 @@ class PartHealth:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The state of each part: the store by its name, and `embedder` where there is one."""
+    """The state of each part: the store by its name, `embedder` and `verifier` where there is one."""
 
     parts: Mapping[str, PartHealth]
 

@@ -27,6 +27,7 @@ __all__ = [
     "Miss",
     "MissReason",
     "NotStored",
+    "Opinion",
     "Outcome",
     "Partition",
     "Prompt",
@@ -305,6 +306,16 @@ class Match(StrEnum):
     SEMANTIC = "semantic"
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What a verifier says of two questions, with a word on why."""
+
+    same: bool
+    """True: the answer to one is the answer to the other."""
+    said: str = ""
+    """Why, for people: a score and its bar. It becomes a miss's detail: never put words of a prompt in it."""
+
+
 class MissReason(StrEnum):
     """Why a lookup gave no answer. Every lookup that is not a hit has exactly one."""
 
@@ -322,6 +333,12 @@ class MissReason(StrEnum):
     """The nearest entry is near, but a guard saw a difference that matters; the detail names it."""
     AMBIGUOUS = "ambiguous"
     """An entry with another answer is nearly as near."""
+    UNVERIFIED = "unverified"
+    """An entry would have been served, but the verifier said no; the detail is what it said."""
+    VERIFIER_FAILED = "verifier_failed"
+    """An entry would have been served, but the verifier raised an error or gave no yes or no."""
+    VERIFIER_SLOW = "verifier_slow"
+    """An entry would have been served, but the verifier took longer than its deadline."""
     BYPASSED = "bypassed"
     """The application or the policy asked for no cache."""
     REFRESHING = "refreshing"
@@ -339,7 +356,7 @@ class MissReason(StrEnum):
     EMBEDDER_SLOW = "embedder_slow"
     """The embedder took longer than its deadline."""
     UNAVAILABLE = "unavailable"
-    """The store, or the embedder, failed several times and is left alone for a while; nothing was tried."""
+    """The store, the embedder or the verifier failed several times and is left alone for a while; nothing was tried."""
     INTERNAL = "internal"
     """A fault in the cache itself; logged, never raised."""
 

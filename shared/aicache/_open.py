@@ -10,6 +10,7 @@ from typing import Any, Final, TypedDict, cast
 from aicache._clock import Clock
 from aicache._codec import Codec
 from aicache._driver import Embedding as EmbeddingPort
+from aicache._driver import Verification as VerificationPort
 from aicache._errors import ConfigurationError
 from aicache._guards import DEFAULT_GUARDS, Guard
 from aicache._match import StaticMatcher
@@ -22,6 +23,7 @@ from aicache.embedders.base import Embedder
 from aicache.stores import open_store
 from aicache.stores.base import Store
 from aicache.stores.l1 import L1Cache
+from aicache.verifiers.base import VerifierLike
 
 __all__ = ["CacheOptions", "open_cache"]
 
@@ -76,13 +78,18 @@ class CacheOptions(TypedDict, total=False):
     """Stored entries of more bytes are compressed; default 1,024; None: never."""
     embed_timeout: float | None
     """Seconds to wait for a vector before the call goes on with exact matching only; default 2; None: no limit."""
+    verifier: VerifierLike | None
+    """Asked about every semantic hit before it is served: a `Verifier`, or a function of the asked and the stored
+    question; unless it says yes in time, the lookup is a miss. Default None: the matcher decides alone."""
+    verify_timeout: float | None
+    """Seconds to wait for the verifier; default 1; None: no limit."""
     lookup_timeout: Timeout
-    """Seconds the store may take for a lookup, embedding not counted; default `"auto"`: 0.1 over a network, else None:
-    no limit."""
+    """Seconds the store may take for a lookup, embedding and verifying not counted; default `"auto"`: 0.1 over a
+    network, else None: no limit."""
     update_timeout: Timeout
     """The same for an update; default `"auto"`: 0.25 over a network, else None."""
     breaker_failures: int
-    """Failures in a row after which the store or the embedder is left alone; default 5."""
+    """Failures in a row after which the store, the embedder or the verifier is left alone; default 5."""
     breaker_reset: float
     """Seconds after which one call tries it again; default 5."""
     pending_entries: int
@@ -121,6 +128,7 @@ def open_cache(store: str | Store | None, embedder: Embedder | None, options: Ca
         opened,
         l1=_make_l1(options) if opened.blocking else None,
         embedding=_make_embedding(embedder, options),
+        verification=_make_verification(options),
         policy=policy,
         resilience=Resilience(**_pick(given, _RESILIENCE_OPTIONS)),
         matcher=matcher,
@@ -177,10 +185,24 @@ def _make_embedding(embedder: Embedder | None, options: CacheOptions) -> Embeddi
         return None
     from aicache.embedders._embedding import Embedding
 
-    timeout = options.get("embed_timeout", 2.0)
-    if timeout is not None and not (is_number(timeout) and timeout > 0):
-        raise ConfigurationError("embed_timeout", f"give seconds above 0, or None; got {timeout!r}")
-    return Embedding(embedder, timeout=timeout)
+    return Embedding(embedder, timeout=_read_timeout("embed_timeout", options.get("embed_timeout", 2.0)))
+
+
+def _make_verification(options: CacheOptions) -> VerificationPort | None:
+    timeout = _read_timeout("verify_timeout", options.get("verify_timeout", 1.0))
+    verifier = options.get("verifier")
+    if verifier is None:
+        return None
+    from aicache.verifiers._verification import Verification
+    from aicache.verifiers.callables import to_verifier
+
+    return Verification(to_verifier(verifier), timeout=timeout, clock=options.get("clock"))
+
+
+def _read_timeout(name: str, seconds: float | None) -> float | None:
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
+        raise ConfigurationError(name, f"give seconds above 0, or None; got {seconds!r}")
+    return seconds
 
 
 def _make_prices(prices: tuple[float, float] | None) -> Prices | None:

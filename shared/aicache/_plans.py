@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from aicache._freshness import age_of, is_expired, life_of
+from aicache._guards._layout import folded
 from aicache._match import Accept, Judgement, Reject
 from aicache._model import (
     L1,
@@ -23,6 +24,7 @@ from aicache._model import (
     Miss,
     MissReason,
     NotStored,
+    Opinion,
     Outcome,
     Query,
     Search,
@@ -45,6 +47,7 @@ from aicache._steps import (
     StepFailed,
     Sweep,
     Touch,
+    Verify,
     Write,
 )
 
@@ -80,6 +83,7 @@ class Rules:
     store: str
     has_embedder: bool
     has_l1: bool = True
+    has_verifier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,8 @@ class Journal:
     """Tier -> `absent`, `expired` or `fresh`."""
     space: str | None = None
     candidates: Sequence[Candidate] = ()
+    opinion: Opinion | None = None
+    """What the verifier said of the candidate that the matcher accepted; None where it was not asked."""
 
     def note(self, tier: str, entry: Entry | None, now: float) -> None:
         """What a tier holds for exactly this prompt."""
@@ -117,7 +123,8 @@ class Journal:
 
 
 def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Plan[Outcome]:
-    """Find an answer: L1, the store's exact entry, then the nearest by meaning. At most two store reads.
+    """Find an answer: L1, the store's exact entry, then the nearest by meaning, verified. At most two store
+    reads.
 
     A step that fails ends the lookup with `StepFailed`, but for the epoch check: L1 keeps answering while a store is
     down.
@@ -170,6 +177,9 @@ def _lookup_by_meaning(
     match rules.matcher.decide(request.query.text, fresh):
         case Accept(candidate):
             entry = candidate.entry
+            refused = yield from _verify(request, entry, rules, journal)
+            if refused is not None:
+                return refused
             hit = Hit(entry, rules.store, Match.SEMANTIC, candidate.score, age_of(entry, request.now), request.key)
             yield from _keep(hit, mark, request, rules, journal)
             return hit
@@ -177,6 +187,22 @@ def _lookup_by_meaning(
             return without_exact
         case Reject(reason, detail):
             return Miss(reason, detail)
+
+
+def _verify(request: Request, entry: Entry, rules: Rules, journal: Journal | None) -> Plan[Miss | None]:
+    """Why an accepted entry is not served after all; None: it may be.
+
+    The verifier is asked last, for it is the dearest. It is not asked about an exact hit, nor about the same text but
+    for white space without meaning: these need no judgement. Where it fails or is late, `StepFailed` ends the lookup:
+    what is not verified is a miss.
+    """
+    asked = request.query.text
+    if not rules.has_verifier or folded(asked) == folded(entry.query):
+        return None
+    opinion = yield from Verify(asked, entry.query)
+    if journal is not None:
+        journal.opinion = opinion
+    return None if opinion.same else Miss(MissReason.UNVERIFIED, opinion.said)
 
 
 def _keep(hit: Hit, mark: object | None, request: Request, rules: Rules, journal: Journal | None) -> Plan[None]:

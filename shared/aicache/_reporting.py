@@ -58,7 +58,7 @@ class Reporter:
                 return Miss(MissReason.INTERNAL, kind)
 
     def step_failed(self, step: AnyStep, failed: StepFailed, error: BaseException) -> None:
-        """A store or an embedder could not carry out a step."""
+        """A store, an embedder or a verifier could not carry out a step."""
         if failed.reason is MissReason.EXACT_ONLY:
             return
         name = type(step).__name__.lower()

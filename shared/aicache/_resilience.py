@@ -31,7 +31,7 @@ class Resilience:
     update_timeout: Timeout = "auto"
     """The same for an update; `auto`: 0.25 over a network, else no limit."""
     breaker_failures: int = 5
-    """Failures in a row after which the store, or the embedder, is left alone."""
+    """Failures in a row after which the store, the embedder or the verifier is left alone."""
     breaker_reset: float = 5.0
     """Seconds after which one call tries it again."""
     pending_entries: int = 1_000

@@ -62,7 +62,7 @@ class Stats:
     not_stored: Mapping[SkipReason, int]
     """Updates that wrote nothing, by reason."""
     failed_steps: Mapping[tuple[str, MissReason], int]
-    """Steps that a store or an embedder could not carry out, by step and reason, survived or not."""
+    """Steps that a store, an embedder or a verifier could not carry out, by step and reason, survived or not."""
     tokens_saved: Usage
     """Tokens that the served answers cost when the model gave them."""
     money_saved: float | None

@@ -12,10 +12,10 @@ type-check.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
-from aicache._model import CacheKey, Candidate, Entry, Listed, MissReason, Search, Selection, Space, Vector
+from aicache._model import CacheKey, Candidate, Entry, Listed, MissReason, Opinion, Search, Selection, Space, Vector
 
 __all__ = [
     "AnyStep",
@@ -40,6 +40,7 @@ __all__ = [
     "Sweep",
     "Together",
     "Touch",
+    "Verify",
     "Write",
 ]
 
@@ -123,6 +124,14 @@ class Embed(Step[Embedded]):
 
 
 @dataclass(frozen=True, slots=True)
+class Verify(Step[Opinion]):
+    """Whether the answer to the stored question answers the asked one, from the memo or the verifier."""
+
+    asked: str = field(repr=False)
+    stored: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Nearest(Step[Sequence[Candidate]]):
     """The k nearest entries of a partition, nearest first."""
 
@@ -199,7 +208,7 @@ MemoryStep: TypeAlias = Recall | Mark | Promote | Forget
 StoreStep: TypeAlias = (
     CheckEpoch | Fetch | Nearest | Together | Write | Touch | Remove | Clear | Similar | Block | Sweep
 )
-AnyStep: TypeAlias = MemoryStep | Embed | StoreStep
+AnyStep: TypeAlias = MemoryStep | Embed | Verify | StoreStep
 
 Plan: TypeAlias = Generator[AnyStep, Any, R]
 """A computation that yields steps and returns R."""

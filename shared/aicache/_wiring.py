@@ -1,4 +1,4 @@
-"""From a store, an embedding and limits to the ports that a driver acts on."""
+"""From a store, an embedding, a verification and limits to the ports that a driver acts on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from aicache._breaker import Breaker
 from aicache._clock import Clock
-from aicache._driver import Embedding, Ports
+from aicache._driver import Embedding, Ports, Verification
 from aicache._errors import QueryTooLongError, UnknownWordsError, UnreadableEntryError, UnwritableEntryError
 from aicache._health import PartHealth
 from aicache._pending import PendingUpdates
@@ -24,6 +24,7 @@ def wire(
     store: Store,
     l1: L1Cache | None,
     embedding: Embedding | None,
+    verification: Verification | None,
     resilience: Resilience,
     clock: Clock,
     *,
@@ -74,10 +75,12 @@ def wire(
         l1=l1,
         circle=circle,
         embedding=embedding,
+        verification=verification,
         workers=workers,
         clock=clock,
         store_breaker=store_breaker,
         embed_breaker=embed_breaker,
+        verify_breaker=guard("verifier"),
         replay=replay,
         report=report,
     )

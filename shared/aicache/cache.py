@@ -14,7 +14,7 @@ from types import MappingProxyType, TracebackType
 from typing import Final, Self, TypeAlias, TypeVar, Unpack
 
 from aicache._clock import Clock, SystemClock
-from aicache._driver import Embedding, run, run_async
+from aicache._driver import Embedding, Verification, run, run_async
 from aicache._errors import CONTROL, ConfigurationError
 from aicache._explain import Explanation
 from aicache._health import Health
@@ -96,6 +96,7 @@ class SemanticCache:
         *,
         l1: L1Cache | None = None,
         embedding: Embedding | None = None,
+        verification: Verification | None = None,
         policy: CachePolicy | None = None,
         resilience: Resilience | None = None,
         matcher: Matcher | None = None,
@@ -122,6 +123,7 @@ class SemanticCache:
             store,
             l1,
             embedding,
+            verification,
             resilience,
             self._clock,
             report=self._reporter.step_failed,
@@ -130,7 +132,12 @@ class SemanticCache:
         self._lookup_seconds = resilience.lookup_seconds(networked=is_networked(store))
         self._update_seconds = resilience.update_seconds(networked=is_networked(store))
         self._rules = Rules(
-            self._policy, self._matcher, store.name, embedding is not None and self._policy.semantic, l1 is not None
+            self._policy,
+            self._matcher,
+            store.name,
+            has_embedder=embedding is not None and self._policy.semantic,
+            has_l1=l1 is not None,
+            has_verifier=verification is not None,
         )
         self._memo: Memo[tuple[bytes, str | None], tuple[Query, CacheKey]] = Memo(MEMO_SIZE)
         now = self._clock.monotonic()
@@ -312,10 +319,12 @@ class SemanticCache:
         self._ports.replay.pending.reset_counts()
 
     def health(self) -> Health:
-        """How the store and the embedder are, as the last calls found them; asks neither."""
+        """How the store, the embedder and the verifier are, as the last calls found them; asks none of them."""
         parts = {self._ports.store.name: self._ports.store_breaker.health}
         if self._ports.embedding is not None:
             parts["embedder"] = self._ports.embed_breaker.health
+        if self._ports.verification is not None:
+            parts["verifier"] = self._ports.verify_breaker.health
         return Health(MappingProxyType(parts))
 
     def size(self) -> StoreSize:
@@ -466,8 +475,9 @@ class SemanticCache:
             self._ports.replay.close()
         finally:
             self._ports.workers.close()
-            if self._ports.embedding is not None:
-                self._ports.embedding.close()
+            for part in (self._ports.embedding, self._ports.verification):
+                if part is not None:
+                    part.close()
 
     def __enter__(self) -> Self:
         return self

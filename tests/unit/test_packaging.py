@@ -70,8 +70,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_upkeep",
         ),
     ),
-    ("steps", ("_steps", "stores.base", "embedders.base")),
-    ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders")),
+    ("steps", ("_steps", "stores.base", "embedders.base", "verifiers.base")),
+    ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders", "verifiers")),
     ("driver", ("_driver", "_asking", "_replay", "_reporting", "_wiring", "_workers")),
     ("cache", ("cache", "_explain", "_open", "prepare")),
     ("root", ("", "guards", "testing", "_evaluation")),
@@ -264,6 +264,11 @@ MISSING = {
         ("sentence_transformers",),
         "from langchain_aicache import AICache; AICache('memory://', embeddings='sentence-transformers:any/model')",
     ),
+    "a cross-encoder": (
+        "sentence-transformers",
+        ("sentence_transformers",),
+        "from aicache.verifiers import CrossEncoderVerifier; CrossEncoderVerifier('any/model', threshold=0.5)",
+    ),
 }
 """What is used -> the extra it belongs to, the package that is missing, and code that needs it."""
 
@@ -336,6 +341,7 @@ PUBLIC: dict[str, frozenset[str]] = {
             "Miss",
             "MissReason",
             "MissingExtraError",
+            "Opinion",
             "Outcome",
             "PartHealth",
             "PartState",
@@ -347,6 +353,8 @@ PUBLIC: dict[str, frozenset[str]] = {
             "Store",
             "StoreError",
             "Turn",
+            "Verifier",
+            "VerifierError",
             "What",
             "__version__",
             "bypass",
@@ -356,6 +364,9 @@ PUBLIC: dict[str, frozenset[str]] = {
         }
     ),
     "aicache.stores": frozenset({"Search", "Store", "open_store"}),
+    "aicache.verifiers": frozenset(
+        {"CallableVerifier", "CrossEncoderVerifier", "JudgeVerifier", "Opinion", "Verifier", "VerifierLike"}
+    ),
     "langchain_aicache": frozenset({"AICache"}),
 }
 """The whole public API: a name that is not here is not promised."""

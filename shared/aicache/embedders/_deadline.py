@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from aicache._clock import Clock
-from aicache._errors import EmbedderError, EmbedderTimeoutError
+from aicache._errors import AICacheError, EmbedderError, EmbedderTimeoutError
 from aicache._fork import in_forked_child
 
-__all__ = ["DeadlineThreads", "Seat"]
+__all__ = ["EMBEDDER", "DeadlineThreads", "Seat", "Watched"]
 
 R = TypeVar("R")
 
@@ -23,22 +25,39 @@ IDLE_SECONDS: Final = 10.0
 QUEUE_FACTOR: Final = 64
 """Calls that may wait, per thread. A caller leaves the queue at its deadline, so more could not be served anyway."""
 
-CLOSED: Final = "the embedder has been closed"
-
 LATE_CALLS: Final = 2
 """So many late calls in a row, and the embedder is left alone: one may be a hiccup."""
+
+_CLOSED: Final = "the {name} has been closed"
 
 REST_SECONDS: Final = 10.0
 """How long it is left alone. One wait in ten seconds is what a slow embedder then costs."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the calls are calls of, for messages and exceptions."""
+
+    name: str
+    """Such as `embedder`."""
+    subject: str
+    """What one call is about, such as `text`."""
+    result: str
+    """What one call makes, such as `vector`."""
+    error: type[AICacheError]
+    too_slow: type[AICacheError]
+
+
+EMBEDDER: Final = Watched("embedder", "text", "vector", EmbedderError, EmbedderTimeoutError)
+
+
 class _Call(Generic[R]):
     """A call that waits for a thread or is carried out by one, and the futures of those who wait for it."""
 
-    __slots__ = ("act", "missed", "seats", "started", "text")
+    __slots__ = ("about", "act", "missed", "seats", "started")
 
-    def __init__(self, text: str | None, act: Callable[[], R]) -> None:
-        self.text = text
+    def __init__(self, about: Hashable | None, act: Callable[[], R]) -> None:
+        self.about = about
         self.act = act
         self.seats: list[Future[R]] = []
         self.started: float | None = None
@@ -65,7 +84,7 @@ class _Shared(Generic[R]):
         self.ready = threading.Condition()
         self.waiting: deque[_Call[R]] = deque()
         self.running: set[_Call[R]] = set()
-        self.flights: dict[str, _Call[R]] = {}
+        self.flights: dict[Hashable, _Call[R]] = {}
         self.rest = rest
         self.threads = 0
         self.closed = closed
@@ -74,46 +93,97 @@ class _Shared(Generic[R]):
 class DeadlineThreads(Generic[R]):
     """At most `count` daemon threads, made when needed, that end when idle.
 
-    Callers who ask for the same text share one call. After a row of late calls the embedder rests.
+    Callers who ask about the same text share one call. After a row of late calls the embedder (or what else is watched)
+    rests.
 
     Not a `ThreadPoolExecutor`: the interpreter waits for its threads at exit, so that one call that hangs would keep a
     finished program alive; and its queue has no bound.
     """
 
-    __slots__ = ("__weakref__", "_clock", "_count", "_shared", "_timeout")
+    __slots__ = ("__weakref__", "_clock", "_count", "_shared", "_timeout", "_watched")
 
-    def __init__(self, count: int, timeout: float | None, clock: Clock) -> None:
+    def __init__(self, count: int, timeout: float | None, clock: Clock, watched: Watched = EMBEDDER) -> None:
+        self._watched = watched
         self._count = count
         self._timeout = timeout
         self._clock = clock
-        self._shared: _Shared[R] = _Shared(_Rest(timeout, clock))
+        self._shared: _Shared[R] = _Shared(_Rest(timeout, clock, watched))
         in_forked_child(self._start_anew)
 
-    def join(self, text: str, act: Callable[[], R]) -> Seat[R]:
-        """Take part in the call for this text; without one, have `act` carried out in a thread.
+    def join(self, about: Hashable, act: Callable[[], R]) -> Seat[R]:
+        """Take part in the call about this text; without one, have `act` carried out in a thread.
 
         Raises:
-            EmbedderTimeoutError: the call for this text is late already, the embedder rests, all threads are held by
-                calls beyond the deadline, or too many calls wait.
+            AICacheError: of the kind `too_slow`: the call about this text is late already, the embedder rests, all
+                threads are held by calls beyond the deadline, or too many calls wait.
         """
         shared = self._shared
         with shared.ready:
-            call = shared.flights.get(text)
+            call = shared.flights.get(about)
             if call is None:
                 self._refuse_when_stuck(shared)
                 shared.rest.check()
-                call = self._enqueue(shared, _Call(text, act))
-                shared.flights[text] = call
+                call = self._enqueue(shared, _Call(about, act))
+                shared.flights[about] = call
             elif call.missed:
                 # To wait a second time for what was too slow once would double what a slow embedder costs.
-                raise EmbedderTimeoutError("the embedder still works on this text, past the deadline")
+                raise self._too_slow(f"the {{name}} still works on this {self._watched.subject}, past the deadline")
             return Seat(call)
+
+    def wait_for(self, about: Hashable, act: Callable[[], R]) -> R:
+        """Join, and wait until the deadline; `act` must let no `TimeoutError` out.
+
+        Raises:
+            AICacheError: of the kind `too_slow`: as for `join`, or the deadline passed.
+        """
+        seat = self.join(about, act)
+        late = False
+        try:
+            return seat.future.result(self._timeout)
+        except TimeoutError:
+            late = True
+            raise self._passed() from None
+        finally:
+            self.leave(seat, late=late)
+
+    async def await_for(self, about: Hashable, act: Callable[[], R]) -> R:
+        """As `wait_for`, without blocking the event loop."""
+        seat = self.join(about, act)
+        late = False
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await asyncio.wrap_future(seat.future)
+        except TimeoutError:
+            late = True
+            raise self._passed() from None
+        finally:
+            self.leave(seat, late=late)
+
+    async def await_natively(self, waiting: Callable[[], Awaitable[R]]) -> R:
+        """Await a call that needs no thread, until the deadline; it must let no `TimeoutError` out.
+
+        Raises:
+            AICacheError: of the kind `too_slow`: it rests, or the deadline passed.
+        """
+        self.check()
+        try:
+            async with asyncio.timeout(self._timeout):
+                result = await waiting()
+        except TimeoutError:
+            self.report(late=True)
+            raise self._passed() from None
+        except self._watched.error:
+            self.report(late=False)
+            raise
+        self.report(late=False)
+        return result
 
     def submit(self, act: Callable[[], R]) -> Seat[R]:
         """Have something else carried out in a thread; it says nothing about the embedder's pace.
 
         Raises:
-            EmbedderTimeoutError: all threads are held by calls beyond the deadline, or too many calls wait.
+            AICacheError: of the kind `too_slow`: all threads are held by calls beyond the deadline, or too many calls
+                wait.
         """
         shared = self._shared
         with shared.ready:
@@ -133,7 +203,7 @@ class DeadlineThreads(Generic[R]):
             if late and not call.missed:
                 call.missed = True
                 # What never got a thread says that many ask, not that the embedder is slow.
-                if call.started is not None and call.text is not None:
+                if call.started is not None and call.about is not None:
                     shared.rest.late()
             if call.started is None and not call.seats:
                 shared.waiting.remove(call)
@@ -143,7 +213,7 @@ class DeadlineThreads(Generic[R]):
         """Pass, or refuse, an awaited call. It holds no thread whose return would tell.
 
         Raises:
-            EmbedderTimeoutError: the embedder rests.
+            AICacheError: of the kind `too_slow`: the embedder rests.
         """
         with self._shared.ready:
             self._shared.rest.check()
@@ -173,11 +243,11 @@ class DeadlineThreads(Generic[R]):
             seats = [seat for call in waiting for seat in _land(shared, call)]
             shared.ready.notify_all()
         # An error and not `cancel`: to a task, a cancelled future looks like its own cancellation.
-        _settle(seats, None, EmbedderTimeoutError(CLOSED))
+        _settle(seats, None, self._too_slow(_CLOSED))
 
     def _start_anew(self) -> None:
         """In a forked child, where only the forking thread goes on: no lock, thread or call of the parent's."""
-        self._shared = _Shared(_Rest(self._timeout, self._clock), closed=self._shared.closed)
+        self._shared = _Shared(_Rest(self._timeout, self._clock, self._watched), closed=self._shared.closed)
 
     def _enqueue(self, shared: _Shared[R], call: _Call[R]) -> _Call[R]:
         shared.waiting.append(call)
@@ -188,21 +258,22 @@ class DeadlineThreads(Generic[R]):
         return call
 
     def _start_thread(self, shared: _Shared[R]) -> None:
-        thread = threading.Thread(target=_work, args=(shared, self._clock), name="aicache-embedder", daemon=True)
+        thread = threading.Thread(target=_work, args=(shared, self._clock), daemon=True)
+        thread.name = f"aicache-{self._watched.name}"
         try:
             thread.start()
         except RuntimeError as error:  # No more threads, or the interpreter is about to exit.
             shared.waiting.pop()
-            raise EmbedderError("the embedder got no thread") from error
+            raise self._watched.error(f"the {self._watched.name} got no thread") from error
         shared.threads += 1
 
     def _refuse_when_stuck(self, shared: _Shared[R]) -> None:
         if shared.closed:
-            raise EmbedderTimeoutError(CLOSED)
+            raise self._too_slow(_CLOSED)
         if self._count_overdue(shared) >= self._count:
-            raise EmbedderTimeoutError("the embedder is still busy with calls that are past their deadline")
+            raise self._too_slow("the {name} is still busy with calls that are past their deadline")
         if len(shared.waiting) >= QUEUE_FACTOR * self._count:
-            raise EmbedderTimeoutError("too many calls wait for the embedder")
+            raise self._too_slow("too many calls wait for the {name}")
 
     def _count_overdue(self, shared: _Shared[R]) -> int:
         if self._timeout is None:
@@ -210,13 +281,20 @@ class DeadlineThreads(Generic[R]):
         limit = self._clock.monotonic() - self._timeout
         return sum(call.started is not None and call.started <= limit for call in shared.running)
 
+    def _passed(self) -> AICacheError:
+        return self._too_slow(f"the {{name}} gave no {self._watched.result} within {self._timeout:g} s")
+
+    def _too_slow(self, text: str) -> AICacheError:
+        return self._watched.too_slow(text.format(name=self._watched.name))
+
 
 class _Rest:
     """Refuses calls for a while after late ones in a row, then lets one through to see. Used under a lock."""
 
-    __slots__ = ("_clock", "_late", "_probe_seconds", "_until")
+    __slots__ = ("_clock", "_late", "_probe_seconds", "_until", "_watched")
 
-    def __init__(self, timeout: float | None, clock: Clock) -> None:
+    def __init__(self, timeout: float | None, clock: Clock, watched: Watched) -> None:
+        self._watched = watched
         self._clock = clock
         self._late = 0
         self._until = -math.inf
@@ -226,13 +304,16 @@ class _Rest:
         """Pass, or refuse.
 
         Raises:
-            EmbedderTimeoutError: the rest is not over, or the first call after it has not come back.
+            AICacheError: of the kind `too_slow`: the rest is not over, or the first call after it has not come back.
         """
         if self._late < LATE_CALLS:
             return
         now = self._clock.monotonic()
         if now < self._until:
-            raise EmbedderTimeoutError("the embedder was too slow several times in a row; it is left alone for a while")
+            name = self._watched.name
+            raise self._watched.too_slow(
+                f"the {name} was too slow several times in a row; it is left alone for a while"
+            )
         # This call is the probe. Where it is never heard of again (its task was cancelled), it counts as late.
         self._until = now + self._probe_seconds
 
@@ -257,7 +338,7 @@ def _work(shared: _Shared[R], clock: Clock) -> None:
             error = raised
         with shared.ready:
             shared.running.discard(call)
-            if call.text is not None and not call.missed:
+            if call.about is not None and not call.missed:
                 shared.rest.in_time()
             # Before the callers learn of it: their next call for this text is a new one.
             seats = _land(shared, call)
@@ -280,8 +361,8 @@ def _next_call(shared: _Shared[R], clock: Clock) -> _Call[R] | None:
 
 def _land(shared: _Shared[R], call: _Call[R]) -> list[Future[R]]:
     """End the flight: nobody joins it any more. Returns those who waited for it."""
-    if call.text is not None:
-        shared.flights.pop(call.text, None)
+    if call.about is not None:
+        shared.flights.pop(call.about, None)
     seats, call.seats = call.seats, []
     return seats
 

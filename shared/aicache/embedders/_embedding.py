@@ -12,12 +12,11 @@ from aicache._clock import Clock, SystemClock
 from aicache._errors import (
     ConfigurationError,
     EmbedderError,
-    EmbedderTimeoutError,
     MissingExtraError,
 )
 from aicache._memo import Memo
 from aicache._steps import Embedded
-from aicache.embedders._deadline import DeadlineThreads, Seat
+from aicache.embedders._deadline import DeadlineThreads
 from aicache.embedders._installed import is_installed
 from aicache.embedders._vectors import to_vectors
 from aicache.embedders.base import Embedder
@@ -97,16 +96,7 @@ class Embedding:
         # To hand it to a thread and back takes a fifth of the time that a small local model takes.
         if self._timeout is None or getattr(self._embedder, "immediate", False):
             return self._compute(text)
-        seat = self._threads.join(text, partial(self._compute, text))
-        late = False
-        try:
-            return seat.future.result(self._timeout)
-        except TimeoutError:
-            # `_compute` lets no TimeoutError out, so this is the deadline and not the embedder's own.
-            late = True
-            raise self._too_slow() from None
-        finally:
-            self._threads.leave(seat, late=late)
+        return self._threads.wait_for(text, partial(self._compute, text))
 
     async def aembed(self, text: str, /) -> Embedded:
         """As `embed`, without blocking the event loop."""
@@ -114,20 +104,8 @@ class Embedding:
             return known
         native: NativeEmbed | None = getattr(self._embedder, "aembed", None)
         if native is None:
-            return await self._within_deadline(self._threads.join(text, partial(self._compute, text)))
-        self._threads.check()
-        try:
-            async with asyncio.timeout(self._timeout):
-                embedded = await self._compute_natively(native, text)
-        except TimeoutError:
-            # `_compute_natively` lets no TimeoutError out either.
-            self._threads.report(late=True)
-            raise self._too_slow() from None
-        except EmbedderError:
-            self._threads.report(late=False)
-            raise
-        self._threads.report(late=False)
-        return embedded
+            return await self._threads.await_for(text, partial(self._compute, text))
+        return await self._threads.await_natively(partial(self._compute_natively, native, text))
 
     def close(self) -> None:
         """Release the threads and forget the vectors; a second call does nothing."""
@@ -138,17 +116,6 @@ class Embedding:
     def recall(self, text: str, /) -> Embedded | None:
         """The vector if it is remembered; the embedder is not asked."""
         return None if self._memo is None else self._memo.get(text)
-
-    async def _within_deadline(self, seat: Seat[Embedded]) -> Embedded:
-        late = False
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await asyncio.wrap_future(seat.future)
-        except TimeoutError:
-            late = True
-            raise self._too_slow() from None
-        finally:
-            self._threads.leave(seat, late=late)
 
     def _compute(self, text: str) -> Embedded:
         # It may have come since the caller looked.
@@ -192,9 +159,6 @@ class Embedding:
         if self._memo is not None:
             self._memo.put(text, embedded)
         return embedded
-
-    def _too_slow(self) -> EmbedderTimeoutError:
-        return EmbedderTimeoutError(f"the embedder gave no vector within {self._timeout:g} s")
 
 
 def _foreign(error: BaseException) -> EmbedderError:
