@@ -7,8 +7,9 @@ from langchain_core.globals import set_llm_cache
 from langchain_core.language_models import BaseChatModel
 from langchain_core.outputs import Generation
 
-from aicache import Explanation, Hit, Match, Miss, MissReason, Outcome, Stats, Store
+from aicache import Explanation, Hit, Match, Miss, MissReason, Opinion, Outcome, Stats, Store
 from aicache.stores.memory import MemoryStore
+from aicache.verifiers import CrossEncoderVerifier, JudgeVerifier
 from langchain_aicache import AICache
 
 
@@ -23,6 +24,17 @@ def listener(outcome: Outcome, seconds: float) -> None:
             assert_type(how, Match)
         case Miss(reason):
             assert_type(reason, MissReason)
+
+
+async def verify(asked: str, stored: str) -> Opinion:
+    return Opinion(same=asked == stored, said="compared")
+
+
+def verifiers(model: BaseChatModel) -> None:
+    AICache("memory://", verifier=verify, verify_timeout=None)
+    AICache("memory://", verifier=lambda asked, stored: asked == stored)
+    AICache("memory://", verifier=JudgeVerifier(lambda prompt: model.invoke(prompt).text))
+    AICache("memory://", verifier=CrossEncoderVerifier("a/model", threshold=0.5), verify_timeout=2)
 
 
 def application(model: BaseChatModel) -> None:

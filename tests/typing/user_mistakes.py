@@ -7,3 +7,5 @@ AICache("memory://", ttl="60")  # error
 AICache(7)  # error
 AICache("memory://", usage_on_hit="none")  # error
 AICache("memory://").tagged(1)  # error
+AICache("memory://", verifier="a/model")  # error
+AICache("memory://", verifier=lambda asked, stored: 0.7)  # error

@@ -17,6 +17,7 @@ from aicache._model import (
     Miss,
     MissReason,
     NotStored,
+    Opinion,
     Query,
     Search,
     SkipReason,
@@ -38,6 +39,7 @@ from aicache._steps import (
     StepFailed,
     Sweep,
     Touch,
+    Verify,
     Write,
 )
 from aicache.testing import make_entry, make_key, make_vector
@@ -74,8 +76,10 @@ def request(*, exact_only: ExactOnly | None = None, **more: Any) -> Request:
     return Request(Query("chat", "q", b"frame", b"model", exact_only), KEY, NOW, **more)
 
 
-def rules(*, matcher: Nearest1 | None = None, embedder: bool = True, l1: bool = True, **policy: Any) -> Rules:
-    return Rules(CachePolicy(**policy), matcher or Nearest1(), "disk", embedder, l1)
+def rules(
+    *, matcher: Nearest1 | None = None, embedder: bool = True, l1: bool = True, verifier: bool = False, **policy: Any
+) -> Rules:
+    return Rules(CachePolicy(**policy), matcher or Nearest1(), "disk", embedder, l1, verifier)
 
 
 def play(plan: Plan[Any], replies: Mapping[type, Any]) -> tuple[list[type], Any]:
@@ -184,6 +188,46 @@ def test_without_an_embedder_the_reason_says_so() -> None:
     steps, outcome = play(lookup(request(), rules(embedder=False)), {})
     assert steps == [Recall, Mark, Fetch]
     assert outcome == Miss(MissReason.NO_EMBEDDER)
+
+
+def test_a_verifier_is_asked_last_and_nothing_is_promoted_before() -> None:
+    replies = {Embed: VECTOR, Nearest: [Candidate(OTHER, 0.98)], Verify: Opinion(same=True)}
+    steps, outcome = play(lookup(request(), rules(verifier=True)), replies)
+    assert steps == [Recall, Mark, Fetch, Embed, Nearest, Verify, Promote]
+    assert outcome == Hit(OTHER, "disk", Match.SEMANTIC, 0.98, 7.0, KEY)
+
+
+def test_what_the_verifier_refuses_is_a_miss_and_reaches_no_tier() -> None:
+    replies = {Embed: VECTOR, Nearest: [Candidate(OTHER, 0.98)], Verify: Opinion(same=False, said="why")}
+    steps, outcome = play(lookup(request(), rules(verifier=True)), replies)
+    assert steps == [Recall, Mark, Fetch, Embed, Nearest, Verify]
+    assert outcome == Miss(MissReason.UNVERIFIED, "why")
+
+
+def test_a_verifier_that_fails_ends_the_lookup_and_nothing_is_promoted() -> None:
+    near = [Candidate(OTHER, 0.98)]
+    replies = {Embed: VECTOR, Nearest: near, Verify: failed(MissReason.VERIFIER_FAILED)}
+    with pytest.raises(StepFailed) as caught:
+        play(lookup(request(), rules(verifier=True)), replies)
+    assert caught.value.reason is MissReason.VERIFIER_FAILED
+
+
+def test_what_needs_no_judgement_is_not_verified() -> None:
+    same = make_entry(" q\n", created=NOW - 7)
+    never = Never()
+    assert Verify not in play(lookup(request(), rules(verifier=True)), {Recall: FRESH})[0]
+    assert Verify not in play(lookup(request(), rules(verifier=True)), {Fetch: FRESH})[0]
+    near = {Embed: VECTOR, Nearest: [Candidate(same, 1.0)]}
+    assert isinstance(play(lookup(request(), rules(verifier=True)), near)[1], Hit)
+    assert Verify not in play(lookup(request(), rules(verifier=True)), near)[0]
+    assert Verify not in play(lookup(request(), rules(verifier=True, matcher=never)), near)[0]
+
+
+def test_the_journal_keeps_what_the_verifier_said() -> None:
+    journal, opinion = Journal(), Opinion(same=True, said="why")
+    replies = {Embed: VECTOR, Nearest: [Candidate(OTHER, 0.98)], Verify: opinion}
+    assert Promote not in play(lookup(request(), rules(verifier=True), journal), replies)[0]
+    assert journal.opinion == opinion
 
 
 @pytest.mark.parametrize("step", [Fetch, Embed, Nearest])
