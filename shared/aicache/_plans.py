@@ -123,8 +123,7 @@ class Journal:
 
 
 def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Plan[Outcome]:
-    """Find an answer: L1, the store's exact entry, then the nearest by meaning, verified. At most two store
-    reads.
+    """Find an answer: L1, the store's exact entry, then the nearest by meaning. At most two store reads.
 
     A step that fails ends the lookup with `StepFailed`, but for the epoch check: L1 keeps answering while a store is
     down.

@@ -28,8 +28,6 @@ QUEUE_FACTOR: Final = 64
 LATE_CALLS: Final = 2
 """So many late calls in a row, and the embedder is left alone: one may be a hiccup."""
 
-_CLOSED: Final = "the {name} has been closed"
-
 REST_SECONDS: Final = 10.0
 """How long it is left alone. One wait in ten seconds is what a slow embedder then costs."""
 
@@ -127,7 +125,7 @@ class DeadlineThreads(Generic[R]):
                 shared.flights[about] = call
             elif call.missed:
                 # To wait a second time for what was too slow once would double what a slow embedder costs.
-                raise self._too_slow(f"the {{name}} still works on this {self._watched.subject}, past the deadline")
+                raise self._too_slow(f"still works on this {self._watched.subject}, past the deadline")
             return Seat(call)
 
     def wait_for(self, about: Hashable, act: Callable[[], R]) -> R:
@@ -243,7 +241,7 @@ class DeadlineThreads(Generic[R]):
             seats = [seat for call in waiting for seat in _land(shared, call)]
             shared.ready.notify_all()
         # An error and not `cancel`: to a task, a cancelled future looks like its own cancellation.
-        _settle(seats, None, self._too_slow(_CLOSED))
+        _settle(seats, None, self._too_slow("has been closed"))
 
     def _start_anew(self) -> None:
         """In a forked child, where only the forking thread goes on: no lock, thread or call of the parent's."""
@@ -258,8 +256,8 @@ class DeadlineThreads(Generic[R]):
         return call
 
     def _start_thread(self, shared: _Shared[R]) -> None:
-        thread = threading.Thread(target=_work, args=(shared, self._clock), daemon=True)
-        thread.name = f"aicache-{self._watched.name}"
+        name = f"aicache-{self._watched.name}"
+        thread = threading.Thread(target=_work, args=(shared, self._clock), name=name, daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # No more threads, or the interpreter is about to exit.
@@ -269,11 +267,11 @@ class DeadlineThreads(Generic[R]):
 
     def _refuse_when_stuck(self, shared: _Shared[R]) -> None:
         if shared.closed:
-            raise self._too_slow(_CLOSED)
+            raise self._too_slow("has been closed")
         if self._count_overdue(shared) >= self._count:
-            raise self._too_slow("the {name} is still busy with calls that are past their deadline")
+            raise self._too_slow("is still busy with calls that are past their deadline")
         if len(shared.waiting) >= QUEUE_FACTOR * self._count:
-            raise self._too_slow("too many calls wait for the {name}")
+            raise self._watched.too_slow(f"too many calls wait for the {self._watched.name}")
 
     def _count_overdue(self, shared: _Shared[R]) -> int:
         if self._timeout is None:
@@ -282,10 +280,10 @@ class DeadlineThreads(Generic[R]):
         return sum(call.started is not None and call.started <= limit for call in shared.running)
 
     def _passed(self) -> AICacheError:
-        return self._too_slow(f"the {{name}} gave no {self._watched.result} within {self._timeout:g} s")
+        return self._too_slow(f"gave no {self._watched.result} within {self._timeout:g} s")
 
-    def _too_slow(self, text: str) -> AICacheError:
-        return self._watched.too_slow(text.format(name=self._watched.name))
+    def _too_slow(self, what: str) -> AICacheError:
+        return self._watched.too_slow(f"the {self._watched.name} {what}")
 
 
 class _Rest:
