@@ -251,6 +251,8 @@ class Entry:
     tags: tuple[str, ...] = ()
     life: float | None = None
     """Seconds from writing to expiry, and from a hit to expiry where the TTL slides; None for no limit."""
+    cluster: bytes | None = None
+    """16 bytes that the entries of a partition share whose answers say the same; None: nobody has compared it."""
 
     @property
     def id(self) -> str:
@@ -275,6 +277,8 @@ class Candidate:
 
     entry: Entry
     score: float
+    cluster_size: int = 1
+    """Entries that the store holds of its cluster, itself included; 1 if it has none."""
 
 
 @dataclass(frozen=True, slots=True)

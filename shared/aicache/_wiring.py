@@ -25,9 +25,9 @@ def wire(
     l1: L1Cache | None,
     embedding: Embedding | None,
     verification: Verification | None,
+    *,
     resilience: Resilience,
     clock: Clock,
-    *,
     report: Callable[[AnyStep, StepFailed, BaseException], None],
     on_change: Callable[[str, PartHealth], None],
 ) -> Ports:

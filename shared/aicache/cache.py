@@ -124,8 +124,8 @@ class SemanticCache:
             l1,
             embedding,
             verification,
-            resilience,
-            self._clock,
+            resilience=resilience,
+            clock=self._clock,
             report=self._reporter.step_failed,
             on_change=self._reporter.part_changed,
         )

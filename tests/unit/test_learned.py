@@ -25,6 +25,7 @@ from aicache._learned import (
     Ledger,
     Lessons,
     Neighbour,
+    Reading,
     Serve,
     Snapshot,
     Target,
@@ -33,7 +34,6 @@ from aicache._learned import (
 )
 from aicache._learned._budget import allowance, correction, cutoff
 from aicache._learned._fit import prior
-from aicache._model import Answer
 
 FEATURES = FeatureSet()
 TEXT = parse("how do I reset my password")
@@ -394,5 +394,5 @@ def test_a_certified_audit_without_a_label_counts_as_wrong_until_it_has_one() ->
 
 
 def test_answers_with_one_digest_are_equal_whatever_their_bodies() -> None:
-    assert Equal().same(Answer(b"1", b"x"), Answer(b"2", b"x"))
-    assert Equal().same(Answer(b"1", b"x"), Answer(b"1", b"y")) is False
+    assert Equal().same(Reading(b"x", "one"), Reading(b"x", "two"))
+    assert Equal().same(Reading(b"x", "one"), Reading(b"y", "one")) is False

@@ -15,7 +15,7 @@ from aicache._learned._fit import Lessons, Weights, fit
 from aicache._learned._label import Label
 from aicache._learned._learner import Audit, Decision, Decline, Learner, Serve, Ticket
 from aicache._learned._ledger import Ledger
-from aicache._learned._same import Comparator, Equal
+from aicache._learned._same import Comparator, Equal, Reading
 from aicache._learned._snapshot import Snapshot
 from aicache._learned._target import Floor, Target
 
@@ -33,6 +33,7 @@ __all__ = [
     "Ledger",
     "Lessons",
     "Neighbour",
+    "Reading",
     "Serve",
     "Snapshot",
     "Target",

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 from aicache._errors import UnreadableEntryError
 from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
 
-__all__ = ["AsyncBatchStore", "AsyncStore", "BatchStore", "Fetched", "Nearby", "Store"]
+__all__ = [
+    "LESSONS_KEPT",
+    "AsyncBatchStore",
+    "AsyncBulkStore",
+    "AsyncStore",
+    "BatchStore",
+    "BulkStore",
+    "Fetched",
+    "Lessons",
+    "LessonStore",
+    "Nearby",
+    "Store",
+]
+
+LESSONS_KEPT: Final = 4_096
+"""Lessons of a log that a store keeps at the least: a fit uses the last 4,000."""
 
 Fetched: TypeAlias = Entry | UnreadableEntryError | None
 """One of the results of `fetch_many`: an entry that cannot be read does not cost the others."""
@@ -49,7 +65,7 @@ class Store(Protocol):
         """At most `k` entries of the partition and space, nearest first, scores as true cosines in [-1, 1].
 
         An entry whose vector is in another space or dimension is never returned; a damaged one is left out, and so is
-        one that was blocked for the asker. Those that score below `floor` may be left out too; the nearest is there all
+        one that was blocked for the asker. Each says how many entries of its cluster there are. Those that score below `floor` may be left out too; the nearest is there all
         the same, where finding it costs nothing.
         `WrongKeyError` where all there are is encrypted with a foreign key.
         """
@@ -162,3 +178,64 @@ class AsyncBatchStore(Protocol):
 
     async def anearest_many(self, searches: Sequence[Search]) -> Sequence[Nearby]:
         """As `BatchStore.nearest_many`."""
+
+
+@runtime_checkable
+class BulkStore(Protocol):
+    """A store that writes many entries at once, and lists what it has."""
+
+    def write_many(self, entries: Sequence[Entry]) -> None:
+        """As `Store.write` of each, in one round trip or one transaction. One that fails may leave others written."""
+
+    def entries(self, selection: Selection) -> Sequence[Entry]:
+        """Every entry of the selection, in no order, expired ones too; those that cannot be read are left out.
+
+        Looks at all that the selection may have: not for a lookup.
+        """
+
+
+@runtime_checkable
+class AsyncBulkStore(Protocol):
+    """The same for async callers."""
+
+    async def awrite_many(self, entries: Sequence[Entry]) -> None:
+        """As `BulkStore.write_many`."""
+
+    async def aentries(self, selection: Selection) -> Sequence[Entry]:
+        """As `BulkStore.entries`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Part of a log, in its order."""
+
+    first: int
+    """Position of the first of them: 1 for the first ever appended. Those before it that were asked for are gone."""
+    items: tuple[bytes, ...]
+
+
+@runtime_checkable
+class LessonStore(Protocol):
+    """A store that keeps what a learned matcher learns, for all processes. A blocking port only: never asked by a lookup.
+
+    A log is named by 16 bytes and appended to atomically: no lesson of any process is lost or counted twice. `clear`
+    and `sweep` leave logs alone. Errors are those of `Store`.
+    """
+
+    def append_lessons(self, log: bytes, lessons: Sequence[bytes]) -> int:
+        """Append them, in one step; how many the log has ever had, after it. The last `LESSONS_KEPT` are kept."""
+
+    def lessons(self, log: bytes, after: int) -> Lessons:
+        """Those behind position `after`, as far as they are still there; `first` is `after + 1` if there are none."""
+
+    def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
+        """Keep a summary of the log up to a position, unless there is one of a higher position."""
+
+    def summary(self, log: bytes) -> tuple[int, bytes] | None:
+        """The position and the summary kept last, or None."""
+
+    def forget_lessons(self, log: bytes) -> None:
+        """Remove the log and its summary; positions begin anew."""
+
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        """Make an entry one of the cluster; nothing happens if the entry is gone. No other process need hear of it."""
