@@ -7,8 +7,8 @@ Layout, little-endian:
     fixed    40 bytes created, tokens in and out, flags, the lengths of the rest
     digest | space | tags (each after its u16 length) | query | body
 
-`expires` and the vector are not in it: a store searches and changes them without touching the rest. Nor is
-the key, but the checksum covers it: bytes that ended up under another key, or in another partition, are
+`expires`, the cluster and the vector are not in it: a store searches and changes them without touching the rest. Nor
+is the key, but the checksum covers it: bytes that ended up under another key, or in another partition, are
 refused like damaged ones.
 
 A checksum and not a signature: it finds accidents (any damage within 32 bits for certain, any other but for
@@ -90,7 +90,7 @@ class Codec:
         return f"Codec({keys}{self._shown})"
 
     def encode(self, entry: Entry, *, beside: bytes = b"") -> bytes:
-        """The bytes of the entry: every field but `key`, `expires` and `vector`.
+        """The bytes of the entry: every field but `key`, `expires`, `cluster` and `vector`.
 
         Args:
             entry: what is to be stored.
@@ -111,9 +111,12 @@ class Codec:
         *,
         expires: float | None,
         vector: Vector | None = None,
+        cluster: bytes | None = None,
         beside: bytes = b"",
     ) -> Entry:
-        """The entry that `encode` wrote under this key with this vector; `expires` and `vector` are the store's own.
+        """The entry that `encode` wrote under this key with this vector.
+
+        `expires`, `vector` and `cluster` are the store's own; nothing binds the cluster to the rest, for it may change.
 
         Raises:
             WrongKeyError: it is encrypted with a key that is not among ours.
@@ -123,9 +126,9 @@ class Codec:
             # The usual case, and a call less: bytes without an envelope.
             bare = type(stored) is bytes and stored[:1] < FIRST_ENVELOPE
             body = stored if bare else self._envelope.open(stored, b"")
-            return decode(key, body, expires=expires, vector=vector)
+            return decode(key, body, expires=expires, vector=vector, cluster=cluster)
         body = self._envelope.open(stored, _bound_to(key, vector, beside))
-        entry = decode(key, body, expires=expires, vector=vector)
+        entry = decode(key, body, expires=expires, vector=vector, cluster=cluster)
         # A life that was sealed has an end. When it is, the store says; that it has one, it cannot deny.
         if entry.life is not None and (expires is None or not isfinite(expires)):
             raise UnreadableEntryError("The entry has lost its expiry; it is ignored.")
@@ -144,7 +147,7 @@ def _bound_to(key: CacheKey, vector: Vector | None, beside: bytes) -> bytes:
 
 
 def encode(entry: Entry) -> bytes:
-    """The bytes of the entry: every field but `key`, `expires` and `vector`.
+    """The bytes of the entry: every field but `key`, `expires`, `cluster` and `vector`.
 
     Raises:
         UnwritableEntryError: a field exceeds the format: a text above 4 GiB, a space or tag above 64 KiB, a digest
@@ -179,8 +182,15 @@ def encode(entry: Entry) -> bytes:
     return _PREFIX.pack(FORMAT, crc32(content, _seed(entry.key))) + content
 
 
-def decode(key: CacheKey, data: bytes, *, expires: float | None, vector: Vector | None = None) -> Entry:
-    """The entry that `encode` wrote under this key; `expires` and `vector` are the store's own columns.
+def decode(
+    key: CacheKey,
+    data: bytes,
+    *,
+    expires: float | None,
+    vector: Vector | None = None,
+    cluster: bytes | None = None,
+) -> Entry:
+    """The entry that `encode` wrote under this key; `expires`, `vector` and `cluster` are the store's own columns.
 
     Raises:
         UnreadableEntryError: `data` is not an intact entry of this format and this key.
@@ -219,7 +229,7 @@ def decode(key: CacheKey, data: bytes, *, expires: float | None, vector: Vector 
         raise UnreadableEntryError("The stored texts are not UTF-8; the entry is ignored.") from None
     usage = Usage(tokens_in, tokens_out) if flags & _HAS_USAGE else None
     answer = Answer(data[body_start:], data[_FIXED_END:digest_end], usage)
-    return Entry(key, query, answer, created, expires, space, vector, tags, None if life == inf else life)
+    return Entry(key, query, answer, created, expires, space, vector, tags, None if life == inf else life, cluster)
 
 
 def _seed(key: CacheKey) -> int:

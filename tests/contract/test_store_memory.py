@@ -9,6 +9,7 @@ import pytest
 
 from aicache._errors import ConfigurationError
 from aicache._model import Search, Selection
+from aicache.stores.base import Lessons
 from aicache.stores.memory import MemoryStore
 from aicache.testing import StoreContract, make_entry, make_key, make_partition, make_vector
 
@@ -161,6 +162,46 @@ def test_the_last_ten_thousand_blocked_pairs_are_kept(store):
     assert [count(asker) for asker in askers[:2]] == [2, 2], "one pair of the first asker had to go"
     store.block(askers[-1], entries[0].key)
     assert [count(asker) for asker in (askers[0], askers[1], askers[-1])] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("eviction", ["lru", "lfu", "arc", "w-tinylfu"])
+def test_what_is_evicted_or_refused_counts_no_longer(eviction):
+    store = MemoryStore(max_entries=40, max_bytes=80_000, eviction=eviction)
+    clusters = [bytes([number]) * 16 for number in range(3)]
+    chance = random.Random(4)
+    for number in range(400):
+        body = b"x" * chance.choice([10, 500, 5_000, 90_000])
+        vector = make_vector(1, number % 90)
+        store.write(make_entry(f"q{number % 90}", body=body, vector=vector, cluster=chance.choice([None, *clusters])))
+        store.join(make_key(f"q{chance.randrange(90)}"), chance.choice(clusters))
+        if number % 40 == 0:
+            near = store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 100))
+            held = [one.entry.cluster for one in near]
+            assert len(near) == store.size().entries
+            assert all(one.cluster_size == (held.count(one.entry.cluster) if one.entry.cluster else 1) for one in near)
+
+
+def test_exactly_the_last_lessons_are_kept_and_none_counts_towards_a_bound():
+    store = MemoryStore(max_entries=1, max_bytes=2_000)
+    store.write(make_entry())
+    assert store.append_lessons(b"log", [b"%d" % number for number in range(1, 5_001)]) == 5_000
+    assert store.append_lessons(b"log", [b"5001"]) == 5_001
+    assert store.lessons(b"log", 0) == Lessons(906, tuple(b"%d" % number for number in range(906, 5_002)))
+    assert store.size().entries == 1
+
+
+def test_a_closed_store_has_forgotten_what_it_learned(store):
+    store.append_lessons(b"log", [b"one"])
+    store.keep_summary(b"log", 1, b"summary")
+    store.close()
+    assert store.lessons(b"log", 0) == Lessons(1, ())
+    assert store.summary(b"log") is None
+
+
+def test_many_entries_larger_than_the_store_do_not_cost_the_others():
+    store = MemoryStore(max_bytes=5_000)
+    store.write_many([make_entry("a"), make_entry("b", body=b"x" * 5_000), make_entry("c")])
+    assert {entry.query for entry in store.entries(Selection())} == {"a", "c"}
 
 
 def test_a_closed_store_has_forgotten_what_was_blocked(store):

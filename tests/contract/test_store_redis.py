@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import pytest
 
 from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
-from aicache.stores.base import AsyncStore, Store
+from aicache.stores.base import AsyncBulkStore, AsyncStore, BulkStore, Lessons, LessonStore, Store
 from aicache.testing import StoreContract
 
 pytest.importorskip("redis", reason="needs the extra redis")
@@ -28,13 +28,17 @@ PATIENT: dict[str, Any] = {"timeout": 20.0, "connect_timeout": 20.0}
 
 
 class Awaited:
-    """The async half of a store as a `Store`: each call is awaited on one event loop in a thread of its own."""
+    """The async half of a store as a `Store`: each call is awaited on one event loop in a thread of its own.
+
+    Lessons are of the sync half only.
+    """
 
     name = "redis"
     blocking = True
 
     def __init__(self, store: RedisStore) -> None:
         assert isinstance(store, AsyncStore)
+        assert isinstance(store, AsyncBulkStore)
         self._store = store
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever)
@@ -51,6 +55,12 @@ class Awaited:
 
     def write(self, entry: Entry) -> None:
         self._wait(self._store.awrite(entry))
+
+    def write_many(self, entries: Sequence[Entry]) -> None:
+        self._wait(self._store.awrite_many(entries))
+
+    def entries(self, selection: Selection) -> Sequence[Entry]:
+        return self._wait(self._store.aentries(selection))
 
     def touch(self, key: CacheKey, expires: float | None) -> None:
         self._wait(self._store.atouch(key, expires))
@@ -76,6 +86,24 @@ class Awaited:
     def epoch(self) -> int:
         return self._wait(self._store.aepoch())
 
+    def append_lessons(self, log: bytes, lessons: Sequence[bytes]) -> int:
+        return self._store.append_lessons(log, lessons)
+
+    def lessons(self, log: bytes, after: int) -> Lessons:
+        return self._store.lessons(log, after)
+
+    def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
+        self._store.keep_summary(log, position, summary)
+
+    def summary(self, log: bytes) -> tuple[int, bytes] | None:
+        return self._store.summary(log)
+
+    def forget_lessons(self, log: bytes) -> None:
+        self._store.forget_lessons(log)
+
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        self._store.join(key, cluster)
+
     def close(self) -> None:
         if self._loop.is_closed():
             return
@@ -96,6 +124,9 @@ def opened(server: Any, half: str, expected: str, **options: Any) -> Iterator[St
     server.flush()
     redis_store = RedisStore(server.url, **PATIENT, **options)
     store: Store = Awaited(redis_store) if half == "async" else redis_store
+    # What is none would have the rules of it skipped.
+    assert isinstance(store, BulkStore)
+    assert isinstance(store, LessonStore)
     try:
         yield store
         assert redis_store.dialect in (expected, None)
@@ -174,6 +205,24 @@ class ExactContract(StoreContract):
             "test_a_pair_is_blocked_by_its_ids",
             "test_one_asker_may_have_many_blocked_entries",
             "test_threads_lose_nothing_and_mix_nothing",
+            "test_a_cluster_comes_back_as_it_was_written",
+            "test_entries_without_a_cluster_count_themselves_only",
+            "test_each_candidate_says_how_many_entries_its_cluster_has",
+            "test_the_whole_cluster_is_counted_however_few_candidates_are_asked_for",
+            "test_what_cannot_be_near_counts_all_the_same",
+            "test_a_replacement_leaves_the_cluster_of_its_predecessor",
+            "test_what_is_removed_counts_no_longer",
+            "test_a_dry_run_changes_no_count",
+            "test_touch_changes_neither_cluster_nor_count",
+            "test_join_moves_an_entry_and_changes_nothing_else_of_it",
+            "test_join_into_its_own_cluster_changes_nothing",
+            "test_what_joined_is_counted_like_what_was_written_so",
+            "test_joining_what_is_gone_does_nothing",
+            "test_an_entry_written_after_it_joined_has_the_cluster_it_is_written_with",
+            "test_counts_are_right_after_changes_by_many_threads",
+            "test_many_entries_are_written_as_one_by_one",
+            "test_many_replace_their_predecessors_and_the_last_of_a_key_stays",
+            "test_hundreds_are_written_and_listed",
         }
     )
 

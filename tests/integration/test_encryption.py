@@ -76,6 +76,7 @@ class Thief(Codec):
         *,
         expires: float | None,
         vector: Vector | None = None,
+        cluster: bytes | None = None,
         beside: bytes = b"",
     ) -> Entry:
         self.stolen = stored

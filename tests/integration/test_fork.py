@@ -130,6 +130,33 @@ assert store.fetch(make_key("q7")) is not None
 """)
 
 
+def test_a_child_forked_while_a_thread_learns_keeps_what_was_learned_before() -> None:
+    _run("""
+class SlowLessons(list):
+    # Lessons that keep whoever appends them waiting, inside the lock.
+    def __iter__(self):
+        Slow.inside.set()
+        assert Slow.go.wait(SECONDS)
+        return super().__iter__()
+
+store = MemoryStore()
+store.append_lessons(b"log", [b"one"])
+store.keep_summary(b"log", 1, b"summary")
+thread = held(lambda: store.append_lessons(b"log", SlowLessons([b"two"])))
+
+def act():
+    assert store.lessons(b"log", 0).items == (b"one",)
+    assert store.append_lessons(b"log", [b"three"]) == 2
+    assert store.summary(b"log") == (1, b"summary")
+    store.forget_lessons(b"log")
+    assert store.append_lessons(b"log", [b"four"]) == 1
+
+in_child(act)
+release(thread)
+assert store.lessons(b"log", 0).items == (b"one", b"two")
+""")
+
+
 def test_a_child_forked_while_nobody_changes_anything_keeps_what_there_is() -> None:
     """So that a server may fill its cache before it forks its workers."""
     _run("""

@@ -9,6 +9,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_whatever_is_damaged_in_a_value_it_is_never_served(store: RedisStore, se
     assert store.fetch(entry.key) == entry
 
 
-@pytest.mark.parametrize(("version", "order"), [(1, "older"), (3, "newer")])
+@pytest.mark.parametrize(("version", "order"), [(1, "older"), (4, "newer")])
 def test_another_format_is_unreadable_and_can_be_replaced_and_removed(
     store: RedisStore, server: Node, version: int, order: str
 ) -> None:
@@ -226,6 +227,60 @@ def test_a_cluster_that_loses_a_primary_recovers(redis_cluster: Cluster, half: s
 
 
 @pytest.mark.parametrize("half", ["sync", "async"])
+@pytest.mark.parametrize("act", ["clear", "remove", "sweep"])
+def test_what_spans_a_cluster_goes_on_with_the_nodes_that_are_left(redis_cluster: Cluster, half: str, act: str) -> None:
+    redis_cluster.reset()
+    entries = [
+        make_entry(f"q{n}", partition=make_partition(f"p{n}"), vector=EAST, expires=FUTURE, cluster=bytes(16))
+        for n in range(60)
+    ]
+    homes = {name: redis_cluster.owner(name) for name in (KEYS.entry(entry.key) for entry in entries)}
+    dead = homes[KEYS.entry(entries[0].key)]
+    assert len(set(homes.values())) == 3
+
+    async def scenario() -> None:
+        store = RedisStore(redis_cluster.url, timeout=2, connect_timeout=2)
+
+        keys = [entry.key for entry in entries]
+
+        async def removed() -> int:
+            match act, half:
+                case "clear", "sync":
+                    return store.clear(Selection())
+                case "clear", _:
+                    return await store.aclear(Selection())
+                case "remove", "sync":
+                    return store.remove(keys)
+                case "remove", _:
+                    return await store.aremove(keys)
+                case _, "sync":
+                    return store.sweep(FUTURE, 100)
+                case _:
+                    return await store.asweep(FUTURE, 100)
+
+        await store.awrite_many(entries)
+        for primary in redis_cluster.primaries():
+            primary.command("WAIT", 1, 2000)
+        assert store.fetch(entries[0].key) == entries[0], "the sync client knows the nodes"
+        dead.kill()
+        with pytest.raises(StoreError, match="1 of the cluster's nodes could not be reached"):
+            await removed()
+        assert [name for name, node in homes.items() if node is not dead and node.command("EXISTS", name)] == []
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                await removed()
+                break
+            except StoreError:
+                assert time.monotonic() < deadline, "the cluster did not recover"
+        assert (await store.afetch_many(keys) if half == "async" else store.fetch_many(keys)) == [None] * 60
+        await store.aclose()
+
+    asyncio.run(scenario())
+    redis_cluster.reset()
+
+
+@pytest.mark.parametrize("half", ["sync", "async"])
 def test_a_slot_that_moves_costs_no_answer_for_good_and_never_gives_a_wrong_one(
     redis_cluster: Cluster, half: str
 ) -> None:
@@ -331,7 +386,7 @@ _garbage = st.recursive(
 )
 
 
-@given(chosen=st.sampled_from(DIALECTS), number=st.integers(0, 12), data=st.data())
+@given(chosen=st.sampled_from(DIALECTS), number=st.integers(0, 18), data=st.data())
 @settings(max_examples=500, deadline=None)
 def test_replies_that_make_no_sense_are_store_errors(chosen: str, number: int, data: st.DataObject) -> None:
     store = RedisStore("redis://127.0.0.1:1", dialect=chosen)
@@ -342,7 +397,13 @@ def test_replies_that_make_no_sense_are_store_errors(chosen: str, number: int, d
         lambda: does.fetch_many([entry.key, make_key("other")]),
         lambda: does.nearest(search),
         lambda: does.nearest_many([search, search]),
-        lambda: does.write(entry),
+        lambda: store._writing.write(entry),
+        lambda: store._writing.write_many([entry, replace(entry, cluster=bytes(16))]),
+        lambda: does.join(entry.key, bytes(16)),
+        lambda: store._logs.append(bytes(16), [b"lesson"]),
+        lambda: store._logs.lessons(bytes(16), 0),
+        lambda: store._logs.summary(bytes(16)),
+        lambda: store._selecting.entries(Selection()),
         lambda: does.touch(entry.key, 5.0),
         lambda: does.remove([entry.key], dry_run=False),
         lambda: does.block(entry.key, entry.key),
@@ -387,6 +448,7 @@ def leaks(text: str) -> bool:
         "unix://us3r:hunter2@",
         "redis+cluster://us3r:hunter2@",
         "redis+cluster://us3r:hunter2@localhost/3",
+        "redis+cluster://us3r:hunter2@localhost?retry_on_timeout=True",
         "redis+cluster://us3r:hunter2@a:x,b",
         "redis+sentinel://us3r:hunter2@localhost",
         "redis+sentinel://us3r:hunter2@localhost/a/b",

@@ -277,7 +277,7 @@ def test_an_evicted_generation_costs_answers_until_the_next_write_and_then_comes
 def write_by_hand(store: RedisStore, server: Node, entry: Entry, between: Callable[[], object]) -> None:
     """Write the entry, and do something when its vector is there and it is not."""
     store.epoch()  # Asks for the dialect.
-    operation = store._operations.write(entry)
+    operation = store._writing.write(entry)
     shelf, vector, *rest = next(operation)
     assert [shelf.words[0], vector.words[0], rest[0].words[0]] == ["SADD", "VADD", "EVALSHA"]
     with server.client(decode_responses=False) as client:
@@ -399,7 +399,7 @@ def test_the_vector_of_an_entry_for_which_there_was_no_memory_goes_again(
 
 def test_the_vector_of_a_write_that_was_given_up_goes_again(store: RedisStore, server: Node) -> None:
     store.write(make_entry("other", expires=5.0))
-    operation = store._operations.write(make_entry("q", vector=EAST))
+    operation = store._writing.write(make_entry("q", vector=EAST))
     vector, *_ = next(operation)
     with server.client(decode_responses=False) as client:
         assert client.execute_command(*vector.words) == 1
@@ -720,11 +720,13 @@ def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
     rights = (
         "~aicache:* +mget +get +set +setrange +getrange +strlen +del +unlink +exists +incr +expire +pexpire +persist "
         "+time +zadd +zrem +zcard +zcount +zscan +zscore +zrangebyscore +zrandmember +eval +evalsha "
-        "+sadd +smembers +vadd +vrem +vsim +vcard +client|setname"
+        "+sadd +smembers +srem +srandmember +vadd +vrem +vsim +vcard +vrandmember +client|setname "
+        "+pttl +pexpireat +zrevrange +zremrangebyscore +xadd +xrange +xrevrange"
     )
     server.command("ACL", "SETUSER", "least", "reset", "on", ">secret", *rights.split())
+    server.command("ACL", "LOG", "RESET")
     store = RedisStore(f"redis://least:secret@127.0.0.1:{server.port}", **PATIENT)
-    entry = make_entry(vector=EAST, tags=["x"], expires=5.0)
+    entry = make_entry(vector=EAST, tags=["x"], expires=5.0, cluster=b"c" * 16)
     removals: list[Callable[[], int]] = [
         lambda: store.remove([entry.key]),
         lambda: store.clear(Selection(tags=("x",))),
@@ -732,7 +734,13 @@ def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
     ]
     for remove in removals:
         store.write(entry)
-        store.write(entry)
+        store.write_many([entry, make_entry("other", cluster=b"c" * 16)])
+        assert len(store.entries(Selection())) == 2
+        store.join(make_key("other"), b"d" * 16)
+        assert store.remove([make_key("other")]) == 1
+        assert store.append_lessons(b"l" * 16, [b"lesson"]) == len(store.lessons(b"l" * 16, 0).items)
+        store.keep_summary(b"l" * 16, 1, b"summary")
+        assert store.summary(b"l" * 16) == (1, b"summary")
         store.touch(entry.key, None)
         store.touch(entry.key, 6.0)
         assert store.fetch(entry.key) is not None
@@ -742,6 +750,8 @@ def test_the_permissions_of_the_documentation_are_enough(server: Node) -> None:
         assert store.size().entries == 1
         assert store.epoch() >= 0
         assert remove() == 1
+    store.forget_lessons(b"l" * 16)
+    assert {one["object"] for one in server.command("ACL", "LOG")} <= {"client|setinfo"}, "redis-py may do without"
     store.close()
 
 

@@ -85,6 +85,33 @@ def _run_threads(path: str, name: str) -> None:
     store.close()
 
 
+_LOG = b"a log of 16 byte"
+_CLUSTERS = [bytes([number]) * 16 for number in range(3)]
+_ROUNDS = 40
+"""Of each program that learns."""
+
+
+def _learn(path: str, seat: int) -> None:
+    """Append to the log, keep summaries and move entries of all programs from cluster to cluster."""
+    store = SqliteStore(path, busy_timeout=60.0)
+    chance = random.Random(seat)
+    positions = []
+    for step in range(_ROUNDS):
+        total = store.append_lessons(_LOG, [f"{seat} {step} {part}".encode() for part in range(3)])
+        store.keep_summary(_LOG, total, str(total).encode())
+        entry = make_entry(f"{chance.randrange(20)}", vector=make_vector(1, seat), cluster=chance.choice(_CLUSTERS))
+        match chance.randrange(6):
+            case 0 | 1 | 2:
+                store.write(entry)
+            case 3:
+                store.remove([entry.key])
+            case _:
+                store.join(entry.key, chance.choice(_CLUSTERS))
+        positions.append(total)
+    sys.stdout.write(json.dumps(positions))
+    store.close()
+
+
 def _obey(path: str) -> None:
     """Carry out one command a line; answer when it is done."""
     store = SqliteStore(path, busy_timeout=10.0)
@@ -199,6 +226,30 @@ def test_programs_opening_one_new_file_at_once_share_it(path: Path) -> None:
     assert [each.name for each in path.parent.iterdir()] == ["answers.db"]
 
 
+def test_eight_programs_that_learn_lose_no_lesson_and_miscount_no_cluster(path: Path) -> None:
+    programs = [
+        subprocess.Popen([sys.executable, __file__, "learn", str(path), f"{seat}"], stdout=subprocess.PIPE, text=True)
+        for seat in range(8)
+    ]
+    outputs = [program.communicate(timeout=300)[0] for program in programs]
+    assert [program.returncode for program in programs] == [0] * 8
+    lessons = 8 * _ROUNDS * 3
+    positions = [json.loads(output) for output in outputs]
+    assert sorted(position for own in positions for position in own) == list(range(3, lessons + 1, 3))
+    store = SqliteStore(path)
+    kept = store.lessons(_LOG, 0)
+    assert (kept.first, len(kept.items)) == (1, lessons)
+    for seat, own in enumerate(positions):
+        for step, position in enumerate(own):
+            assert kept.items[position - 3 : position] == tuple(f"{seat} {step} {part}".encode() for part in range(3))
+    assert store.summary(_LOG) == (lessons, str(lessons).encode())
+    found = store.nearest(Search(make_partition(), "fake/2", make_vector(1, 0), 50))
+    clusters = [entry.cluster for entry in store.entries(Selection())]
+    assert len(found) == len(clusters) == store.size().entries > 5
+    assert all(one.cluster_size == clusters.count(one.entry.cluster) for one in found)
+    store.close()
+
+
 def test_a_write_elsewhere_is_fetched_here(store: SqliteStore, other: _Other) -> None:
     assert store.fetch(make_key("7")) is None
     other.tell("write 7")
@@ -238,7 +289,10 @@ def test_a_clear_elsewhere_moves_the_epoch_and_a_write_does_not(store: SqliteSto
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "threads":
-        _run_threads(sys.argv[2], sys.argv[3])
-    else:
-        _obey(sys.argv[2])
+    match sys.argv[1:]:
+        case ["threads", file, name]:
+            _run_threads(file, name)
+        case ["learn", file, number]:
+            _learn(file, int(number))
+        case [_, file]:
+            _obey(file)

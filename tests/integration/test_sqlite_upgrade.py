@@ -1,4 +1,4 @@
-"""A file of the embedded store that the version before this one wrote."""
+"""A file of the embedded store that an older version wrote."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ import pytest
 from aicache._codec import Codec
 from aicache._errors import StoreError
 from aicache._model import Entry, Search, Selection
-from aicache.stores._sqlite_file import SCHEMA_VERSION
+from aicache.stores._sqlite_schema import SCHEMA_VERSION
 from aicache.stores.sqlite import SqliteStore
 from aicache.testing import make_entry, make_key, make_partition, make_vector
 
 _EAST = make_vector(1, 0)
+_CLUSTER = b"cluster of 16 by"
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "answers.db"
+
+
+@pytest.fixture(params=[2, 3], ids=["format 2", "format 3"])
+def version(request: pytest.FixtureRequest) -> int:
+    """The format of the file."""
+    return int(request.param)
 
 
 @pytest.fixture
@@ -59,32 +66,41 @@ def _entries() -> list[Entry]:
     ]
 
 
-def _filled_in_previous_format(path: Path) -> list[Entry]:
-    """A file as the version before this one wrote it; its entries."""
+_TO_FORMAT_3 = (
+    *(f"DROP TRIGGER cluster_{event}" for event in ("written", "removed", "left", "joined")),
+    *(f"DROP TABLE {table}" for table in ("clusters", "lessons", "summaries")),
+    "ALTER TABLE entries DROP COLUMN partition",
+    "ALTER TABLE entries DROP COLUMN cluster",
+    "PRAGMA user_version = 3",
+)
+_TO_FORMAT_2 = (
+    "DROP TABLE blocked",
+    "ALTER TABLE entries DROP COLUMN created",
+    "ALTER TABLE groups RENAME TO newer",
+    "CREATE TABLE groups (id INTEGER PRIMARY KEY, namespace BLOB NOT NULL, tenant BLOB NOT NULL, "
+    "model BLOB NOT NULL, UNIQUE (namespace, tenant, model))",
+    "INSERT INTO groups SELECT id, namespace, tenant, model FROM newer",
+    "DROP TABLE newer",
+    "PRAGMA user_version = 2",
+)
+
+
+def _filled_in_older_format(path: Path, version: int) -> list[Entry]:
+    """A file as an older version wrote it; its entries."""
     entries = _entries()
     store = SqliteStore(path, codec=Codec(compress_above=None))
     for entry in entries:
         store.write(entry)
     store.close()
-    _execute(
-        path,
-        "DROP TABLE blocked",
-        "ALTER TABLE entries DROP COLUMN created",
-        "ALTER TABLE groups RENAME TO newer",
-        "CREATE TABLE groups (id INTEGER PRIMARY KEY, namespace BLOB NOT NULL, tenant BLOB NOT NULL, "
-        "model BLOB NOT NULL, UNIQUE (namespace, tenant, model))",
-        "INSERT INTO groups SELECT id, namespace, tenant, model FROM newer",
-        "DROP TABLE newer",
-        "PRAGMA user_version = 2",
-    )
+    _execute(path, *_TO_FORMAT_3, *(_TO_FORMAT_2 if version == 2 else ()))
     return entries
 
 
-def test_a_file_of_the_previous_format_is_upgraded_with_all_it_holds(
-    path: Path, caplog: pytest.LogCaptureFixture
+def test_a_file_of_an_older_format_is_upgraded_with_all_it_holds(
+    path: Path, version: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "aicache")
-    entries = _filled_in_previous_format(path)
+    entries = _filled_in_older_format(path, version)
     store = SqliteStore(path)
     assert [store.fetch(entry.key) for entry in entries] == entries
     assert store.nearest(Search(entries[0].key.partition, "fake/2", _EAST, 1))[0].entry == entries[0]
@@ -98,8 +114,8 @@ def test_a_file_of_the_previous_format_is_upgraded_with_all_it_holds(
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
 
 
-def test_entries_of_an_upgraded_file_are_selected_like_others(path: Path) -> None:
-    entries = _filled_in_previous_format(path)
+def test_entries_of_an_upgraded_file_are_selected_like_others(path: Path, version: int) -> None:
+    entries = _filled_in_older_format(path, version)
     store = SqliteStore(path)
     new = make_entry("new", created=1_010.0, partition=make_partition(model="m", model_name="large"))
     store.write(new)
@@ -115,9 +131,9 @@ def test_entries_of_an_upgraded_file_are_selected_like_others(path: Path) -> Non
     store.close()
 
 
-def test_one_model_with_a_name_and_without_is_two_groups(path: Path) -> None:
+def test_one_model_with_a_name_and_without_is_two_groups(path: Path, version: int) -> None:
     """As for entries from before and after an upgrade."""
-    _filled_in_previous_format(path)
+    _filled_in_older_format(path, version)
     store = SqliteStore(path)
     nameless = make_partition(model="m")
     named = replace(nameless, model_name=b"name")
@@ -128,8 +144,39 @@ def test_one_model_with_a_name_and_without_is_two_groups(path: Path) -> None:
     store.close()
 
 
+def test_an_upgraded_file_learns(path: Path, version: int) -> None:
+    entries = _filled_in_older_format(path, version)
+    home = entries[0].key.partition
+    mine = [entry for entry in entries if entry.key.partition == home]
+    store = SqliteStore(path)
+    assert {one.cluster_size for one in store.nearest(Search(home, "fake/2", _EAST, 50))} == {1}
+    for entry in mine[:3]:
+        store.join(entry.key, _CLUSTER)
+    store.write(replace(mine[3], cluster=_CLUSTER))
+    assert [one.cluster_size for one in store.nearest(Search(home, "fake/2", _EAST, 5))] == [4, 4, 4, 4, 1]
+    assert store.fetch(mine[0].key) == replace(mine[0], cluster=_CLUSTER)
+    assert store.append_lessons(b"log", [b"one"]) == 1
+    store.keep_summary(b"log", 1, b"summary")
+    assert (store.lessons(b"log", 0).items, store.summary(b"log")) == ((b"one",), (1, b"summary"))
+    store.close()
+
+
+def test_of_an_upgraded_file_the_entries_with_vectors_are_listed(path: Path, version: int) -> None:
+    store = SqliteStore(path, codec=Codec(compress_above=None))
+    store.write(make_entry("old without a vector"))
+    store.close()
+    entries = _filled_in_older_format(path, version)
+    store = SqliteStore(path)
+    new = make_entry("new without a vector")
+    store.write(new)
+    listed = {entry.key.id: entry for entry in store.entries(Selection())}
+    assert listed == {entry.key.id: entry for entry in [*entries, new]}
+    assert store.fetch(make_key("old without a vector")) == make_entry("old without a vector")
+    store.close()
+
+
 def test_a_damaged_body_in_an_upgraded_file_has_no_age(path: Path) -> None:
-    _filled_in_previous_format(path)
+    _filled_in_older_format(path, 2)
     _execute(
         path,
         "UPDATE bodies SET body = X'01' WHERE id = 1",
@@ -142,8 +189,8 @@ def test_a_damaged_body_in_an_upgraded_file_has_no_age(path: Path) -> None:
     store.close()
 
 
-def test_a_file_of_the_previous_format_that_is_damaged_is_set_aside(path: Path) -> None:
-    _filled_in_previous_format(path)
+def test_a_file_of_an_older_format_that_is_damaged_is_set_aside(path: Path, version: int) -> None:
+    _filled_in_older_format(path, version)
     _execute(path, "DROP TABLE bodies")
     store = SqliteStore(path)
     assert store.size().entries == 0
@@ -160,8 +207,8 @@ def _use(path: Path, number: int) -> int:
     return found
 
 
-def test_threads_and_programs_that_upgrade_a_file_at_once_lose_nothing(path: Path) -> None:
-    entries = _filled_in_previous_format(path)
+def test_threads_and_programs_that_upgrade_a_file_at_once_lose_nothing(path: Path, version: int) -> None:
+    entries = _filled_in_older_format(path, version)
     programs = [
         subprocess.Popen([sys.executable, __file__, str(path), f"{number}"], stdout=subprocess.PIPE, text=True)
         for number in range(4)
@@ -178,8 +225,8 @@ def test_threads_and_programs_that_upgrade_a_file_at_once_lose_nothing(path: Pat
     assert [each.name for each in path.parent.iterdir()] == ["answers.db"]
 
 
-def test_an_upgrade_waits_for_a_program_that_is_writing(path: Path) -> None:
-    entries = _filled_in_previous_format(path)
+def test_an_upgrade_waits_for_a_program_that_is_writing(path: Path, version: int) -> None:
+    entries = _filled_in_older_format(path, version)
     store = SqliteStore(path, busy_timeout=0.01)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -190,9 +237,9 @@ def test_an_upgrade_waits_for_a_program_that_is_writing(path: Path) -> None:
     store.close()
 
 
-def test_a_connection_of_the_version_before_goes_on_in_an_upgraded_file(path: Path) -> None:
+def test_a_connection_of_the_version_before_goes_on_in_an_upgraded_file(path: Path, version: int) -> None:
     """It prepares its statements anew, and names the columns it knows."""
-    entries = _filled_in_previous_format(path)
+    entries = _filled_in_older_format(path, version)
     with closing(sqlite3.connect(path, isolation_level=None)) as old:
         insert = "INSERT INTO groups (namespace, tenant, model) VALUES (?, ?, ?)"
         old.execute("BEGIN")
@@ -204,6 +251,24 @@ def test_a_connection_of_the_version_before_goes_on_in_an_upgraded_file(path: Pa
         old.execute("UPDATE entries SET digest = zeroblob(32), grp = last_insert_rowid() WHERE id = 1")
         moved = Selection(tenant=b"5", model_name=b"", written_before=entries[1].created)
         assert store.clear(moved, dry_run=True) == 1
+        store.close()
+
+
+def test_what_a_program_of_the_version_before_removes_counts_no_longer(path: Path, version: int) -> None:
+    entries = _filled_in_older_format(path, version)
+    home = entries[0].key.partition
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        old.execute("SELECT count(*) FROM entries").fetchall()
+        store = SqliteStore(path)
+        for entry in entries[:6]:
+            store.join(entry.key, _CLUSTER)
+        old.execute("DELETE FROM entries WHERE id IN (?, ?)", (1, 2))
+        old.execute("DELETE FROM entries WHERE digest = ?", (entries[2].key.digest,))
+        old.execute(
+            "INSERT INTO entries (id, digest, grp, expires, used, bytes) VALUES (99, zeroblob(32), 1, NULL, 99, 1)"
+        )
+        found = store.nearest(Search(home, "fake/2", _EAST, 1))
+        assert [(one.entry.key, one.cluster_size) for one in found] == [(entries[4].key, 3)]
         store.close()
 
 
@@ -227,6 +292,10 @@ for _ in range(2):
     assert store.fetch(make_key("question 7", partition=home)) is not None
     assert len(store.nearest(Search(home, "fake/2", make_vector(1, 0), 3, make_key("asker")))) == 3
     assert len(store.similar(Selection(model_name=b""), "fake/2", make_vector(1, 0), -1.0)) == 40
+    assert {one.cluster_size for one in store.nearest(Search(home, "fake/2", make_vector(1, 0), 3))} == {1}
+    assert len(store.entries(Selection())) == 40
+    assert store.lessons(b"log", 0).items == ()
+    assert store.summary(b"log") is None
     assert store.clear(Selection(written_before=1005.0), dry_run=True) == 5
     try:
         store.write(make_entry())
@@ -240,10 +309,10 @@ print("good")
 
 
 @pytest.mark.parametrize("folder_mode", [0o555, 0o777], ids=["folder read-only", "folder writable"])
-def test_a_read_only_file_of_the_previous_format_still_serves_reads(
-    path: Path, public_folder: Path, folder_mode: int
+def test_a_read_only_file_of_an_older_format_still_serves_reads(
+    path: Path, version: int, public_folder: Path, folder_mode: int
 ) -> None:
-    _filled_in_previous_format(path)
+    _filled_in_older_format(path, version)
     target = public_folder / "answers"
     target.mkdir()
     shutil.copy(path, target / "answers.db")

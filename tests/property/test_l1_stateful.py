@@ -22,6 +22,7 @@ PARTITIONS = [
 ]
 KEYS = [make_key(f"q{number}", partition=partition) for partition in PARTITIONS for number in range(2)][:6]
 TAGS = ["x", "y"]
+CLUSTERS = [bytes([number]) * 16 for number in range(3)]
 LEAST = make_entry("q", body=b"").weight
 """What the lightest entry weighs."""
 L1_BYTES = 4 * LEAST + 3_100
@@ -30,8 +31,8 @@ L1_BYTES = 4 * LEAST + 3_100
 moments = st.integers(0, 20).map(float)
 times = st.none() | moments
 entries = st.builds(
-    lambda key, size, created, expires, tags, vector: make_entry(
-        "q", key=key, body=b"x" * size, created=created, expires=expires, tags=tags, vector=vector
+    lambda key, size, created, expires, tags, vector, cluster: make_entry(
+        "q", key=key, body=b"x" * size, created=created, expires=expires, tags=tags, vector=vector, cluster=cluster
     ),
     st.sampled_from(KEYS),
     st.sampled_from([0, 10, 300, 900, 3_000]),
@@ -39,6 +40,7 @@ entries = st.builds(
     times,
     st.lists(st.sampled_from(TAGS), max_size=2),
     st.none() | st.just(make_vector(1, 2, 3)),
+    st.none() | st.sampled_from(CLUSTERS),
 )
 tags = st.sampled_from(TAGS)
 tenants = st.sampled_from([partition.tenant for partition in PARTITIONS])
@@ -120,6 +122,13 @@ class TableMachine(RuleBasedStateMachine):
         if digest in self.held:
             self.held[digest] = replace(self.held[digest], expires=expires)
 
+    @rule(key=st.sampled_from(KEYS), cluster=st.sampled_from(CLUSTERS))
+    def join(self, key: object, cluster: bytes) -> None:
+        digest = key.digest  # type: ignore[attr-defined]
+        self.table.join(digest, cluster)
+        if digest in self.held:
+            self.held[digest] = replace(self.held[digest], cluster=cluster)
+
     @rule(keys=st.lists(st.sampled_from(KEYS), max_size=3))
     def remove(self, keys: list[object]) -> None:
         digests = {key.digest for key in keys}  # type: ignore[attr-defined]
@@ -152,6 +161,10 @@ class TableMachine(RuleBasedStateMachine):
         assert size.bytes <= self.max_bytes
         for key in KEYS:
             assert self.table.peek(key.digest) == self.held.get(key.digest), "what left is gone"
+        assert self.table.cluster_size(None) == 1
+        for cluster in CLUSTERS:
+            members = sum(entry.cluster == cluster for entry in self.held.values())
+            assert self.table.cluster_size(cluster) == max(members, 1)
 
 
 TableMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=40, deadline=None)

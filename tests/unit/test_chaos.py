@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from aicache._model import Answer, Miss, Prompt, Search, Selection, Turn
 from aicache._resilience import Resilience
 from aicache.cache import Question, SemanticCache
 from aicache.embedders._embedding import Embedding
-from aicache.stores.base import AsyncStore
+from aicache.stores.base import AsyncStore, BulkStore, LessonStore
 from aicache.stores.memory import MemoryStore
 from aicache.testing import (
     ChaosStore,
@@ -89,6 +90,11 @@ def filled(**faults: Any) -> ChaosStore:
     inner = MemoryStore()
     inner.write(ENTRY)
     return ChaosStore(inner, **faults)
+
+
+def many(store: Store) -> BulkStore:
+    assert isinstance(store, BulkStore)
+    return store
 
 
 class TestCalm(StoreContract):
@@ -236,6 +242,36 @@ def test_each_entry_near_a_question_is_damaged_by_itself() -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+def test_a_lost_write_of_many_loses_all_of_them(half: Callable[[ChaosStore], Store]) -> None:
+    chaos = ChaosStore(MemoryStore(), lose_writes=1.0)
+    many(half(chaos)).write_many([ENTRY, make_entry("another")])
+    assert chaos.size().entries == 0
+    assert chaos.faults == {"lost write": 1}
+
+
+def test_damaged_entries_are_not_listed(half: Callable[[ChaosStore], Store]) -> None:
+    chaos = ChaosStore(MemoryStore())
+    many(half(chaos)).write_many([make_entry(f"question {number}") for number in range(40)])
+    chaos.set(damage=0.5)
+    left = many(half(chaos)).entries(Selection())
+    assert 0 < len(left) == 40 - chaos.faults["damage"] < 40
+
+
+def test_lessons_are_neither_lost_nor_late_and_fail_like_the_rest() -> None:
+    chaos = ChaosStore(MemoryStore(), lose_writes=1.0, damage=1.0, stale=True)
+    assert isinstance(chaos, LessonStore)
+    assert chaos.append_lessons(b"log", [b"one"]) == 1
+    chaos.keep_summary(b"log", 1, b"summary")
+    assert chaos.lessons(b"log", 0).items == (b"one",)
+    assert chaos.summary(b"log") == (1, b"summary")
+    assert chaos.faults == {}
+    chaos.set(error_rate=1.0, only=["append_lessons"])
+    with pytest.raises(StoreError):
+        chaos.append_lessons(b"log", [b"two"])
+    chaos.forget_lessons(b"log")
+    assert chaos.calls["append_lessons"] == 2
+
+
 # ------------------------------------------------------------------------------------------------ a lagging replica
 
 
@@ -259,6 +295,22 @@ def test_while_it_is_stale_reads_find_what_was_there_and_afterwards_what_was_don
     assert store.fetch(ENTRY.key) == newer
     assert store.fetch(added.key) == added
     assert chaos.faults == {"held back": 5}
+
+
+def test_what_is_joined_and_written_at_once_while_it_is_stale_is_seen_afterwards(
+    half: Callable[[ChaosStore], Store],
+) -> None:
+    chaos = filled(stale=True)
+    store, added = half(chaos), make_entry("added")
+    many(store).write_many([added])
+    assert isinstance(store, LessonStore)
+    store.join(ENTRY.key, b"c" * 16)
+    assert store.fetch(ENTRY.key) == ENTRY
+    assert list(many(store).entries(Selection())) == [ENTRY]
+    chaos.calm()
+    assert store.fetch(ENTRY.key) == replace(ENTRY, cluster=b"c" * 16)
+    assert store.fetch(added.key) == added
+    assert chaos.faults == {"held back": 2}
 
 
 def test_what_is_cleared_while_it_is_stale_is_still_read(half: Callable[[ChaosStore], Store]) -> None:

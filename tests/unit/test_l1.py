@@ -208,6 +208,35 @@ def test_touch_changes_when_an_entry_expires_without_letting_it_go() -> None:
     assert table.sweep(50.0, 10) == 1
 
 
+def test_join_changes_the_cluster_of_an_entry_without_letting_it_go() -> None:
+    removed: list[Entry] = []
+    table = make_table(on_removed=removed.append)
+    red, blue = b"r" * 16, b"b" * 16
+    entry = make_entry(cluster=red, expires=5.0)
+    table.put(entry)
+    table.put(make_entry("other", cluster=red))
+    table.join(entry.key.digest, blue)
+    table.join(make_key("gone").digest, blue)
+    assert table.get(entry.key.digest) == replace(entry, cluster=blue)
+    assert (table.cluster_size(red), table.cluster_size(blue)) == (1, 1)
+    table.join(make_key("other").digest, blue)
+    assert table.cluster_size(blue) == 2
+    assert removed == []
+    assert table.sweep(5.0, 10) == 1
+    assert table.cluster_size(blue) == 1
+
+
+def test_a_table_begun_anew_counts_from_the_beginning() -> None:
+    table, red = make_table(), b"r" * 16
+    for begin in (table.restart, lambda: table.clear(Selection())):
+        for number in range(3):
+            table.put(make_entry(f"q{number}", cluster=red))
+        assert table.cluster_size(red) == 3
+        begin()
+    table.put(make_entry("q", cluster=red))
+    assert table.cluster_size(red) == 1
+
+
 def test_an_entry_whose_life_is_cut_short_is_swept_then() -> None:
     table = make_table()
     table.put(make_entry(expires=50.0))

@@ -22,8 +22,8 @@ from aicache import ConfigurationError
 from aicache._codec import Codec
 from aicache._errors import StoreError, UnreadableEntryError, WrongKeyError
 from aicache._model import Entry, Search, Selection, Vector
-from aicache.stores._sqlite_file import APPLICATION_ID, SCHEMA_VERSION
 from aicache.stores._sqlite_rows import Transaction, checksum
+from aicache.stores._sqlite_schema import APPLICATION_ID, SCHEMA_VERSION
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
 from aicache.stores.base import Store
 from aicache.stores.sqlite import SqliteStore, default_path

@@ -9,8 +9,10 @@ import pytest
 
 from aicache import AICacheError, Embedder, QueryTooLongError, Store, StoreError
 from aicache._model import Search, Selection
+from aicache.stores.base import AsyncBulkStore, BulkStore, LessonStore
 from aicache.stores.memory import MemoryStore
 from aicache.testing import (
+    ChaosStore,
     FailingStore,
     FakeClock,
     FakeEmbedder,
@@ -20,6 +22,7 @@ from aicache.testing import (
     make_partition,
     make_vector,
 )
+from aicache.testing._around import StoreAround
 
 
 def dot(embedder, one, other):
@@ -135,6 +138,65 @@ def test_a_failing_store_told_no_names_fails_in_every_method_but_close():
     store.close()
     with pytest.raises(ValueError, match="fetsch"):
         store.fail("fetsch")
+
+
+class Plain(StoreAround):
+    """A store that neither learns nor writes many at once."""
+
+    @classmethod
+    def _parts(cls, store):
+        return ()
+
+    def _pass(self, method, act, *args, **kwargs):
+        return act(*args, **kwargs)
+
+
+@pytest.mark.parametrize("around", [FailingStore, ChaosStore])
+def test_a_store_around_another_can_what_the_other_can(around):
+    for inner, more in ((MemoryStore(), True), (Plain(MemoryStore()), False)):
+        for store in (around(inner), around(around(inner))):
+            assert isinstance(store, around)
+            assert type(store).__name__ == around.__name__
+            assert isinstance(store, BulkStore) is isinstance(store, LessonStore) is more
+            assert isinstance(store, AsyncBulkStore) is (more and around is ChaosStore)
+    assert type(around(MemoryStore())) is type(around(MemoryStore()))
+
+
+def test_a_subclass_may_change_what_the_store_inside_can():
+    class Marks(FailingStore):
+        def append_lessons(self, log, lessons):
+            return super().append_lessons(log, [b"marked", *lessons])
+
+    store = Marks(MemoryStore())
+    assert store.append_lessons(b"log", [b"one"]) == 2
+    assert store.lessons(b"log", 0).items == (b"marked", b"one")
+
+
+def test_a_failing_store_fails_in_what_is_more_than_a_store_too():
+    store = FailingStore(MemoryStore(), error=StoreError("down"))
+    for call in (
+        lambda: store.write_many([make_entry()]),
+        lambda: store.entries(Selection()),
+        lambda: store.append_lessons(b"log", [b"one"]),
+        lambda: store.lessons(b"log", 0),
+        lambda: store.keep_summary(b"log", 1, b"summary"),
+        lambda: store.summary(b"log"),
+        lambda: store.forget_lessons(b"log"),
+        lambda: store.join(make_key(), b"c" * 16),
+    ):
+        with pytest.raises(AICacheError, match="down"):
+            call()
+    store.fail("join")
+    assert store.append_lessons(b"log", [b"one"]) == 1
+    assert store.calls["append_lessons"] == 2
+
+
+class TestAPlainStore(StoreContract):
+    """What it cannot is skipped, not failed."""
+
+    @pytest.fixture
+    def store(self):
+        return Plain(MemoryStore())
 
 
 def test_builders_give_equal_values_for_equal_arguments_and_different_ones_otherwise():
@@ -263,7 +325,109 @@ class MovingEpoch(Wrong):
         return super().epoch() + self.calls["epoch"]
 
 
+class CountsNothing(Wrong):
+    def nearest(self, search):
+        return [replace(one, cluster_size=1) for one in super().nearest(search)]
+
+
+class CountsCandidatesOnly(Wrong):
+    def nearest(self, search):
+        found = super().nearest(search)
+        clusters = [one.entry.cluster for one in found]
+        return [
+            replace(one, cluster_size=clusters.count(one.entry.cluster) if one.entry.cluster else 1) for one in found
+        ]
+
+
+class ForgetsTheCluster(Wrong):
+    def write(self, entry):
+        super().write(replace(entry, cluster=None))
+
+
+class JoinsNothing(Wrong):
+    def join(self, key, cluster):
+        pass
+
+
+class JoinRestoresTheLife(Wrong):
+    def join(self, key, cluster):
+        super().join(key, cluster)
+        self.touch(key, None)
+
+
+class LosesTheLastLesson(Wrong):
+    def append_lessons(self, log, lessons):
+        return super().append_lessons(log, lessons[:-1]) + 1
+
+
+class GivesLessonsFromAfter(Wrong):
+    def lessons(self, log, after):
+        return super().lessons(log, max(after - 1, 0))
+
+
+class HasOneLog(Wrong):
+    def append_lessons(self, log, lessons):
+        return super().append_lessons(b"log", lessons)
+
+    def lessons(self, log, after):
+        return super().lessons(b"log", after)
+
+
+class ClearsLessons(Wrong):
+    def clear(self, selection, *, dry_run=False):
+        self.forget_lessons(b"a log of 16 byte")
+        return super().clear(selection, dry_run=dry_run)
+
+
+class KeepsTheLatestSummary(Wrong):
+    def keep_summary(self, log, position, summary):
+        lessons = self.lessons(log, 0)
+        self.forget_lessons(log)
+        super().append_lessons(log, lessons.items)
+        super().keep_summary(log, position, summary)
+
+
+class ForgetsNothing(Wrong):
+    def forget_lessons(self, log):
+        pass
+
+
+class WritesTheFirstOfMany(Wrong):
+    def write_many(self, entries):
+        super().write_many(entries[:1])
+
+
+class WritesManyBackwards(Wrong):
+    def write_many(self, entries):
+        super().write_many(entries[::-1])
+
+
+class ListsAll(Wrong):
+    def entries(self, selection):
+        return super().entries(Selection())
+
+
+class ListsWithoutVectors(Wrong):
+    def entries(self, selection):
+        return [replace(entry, vector=None) for entry in super().entries(selection)]
+
+
 FAULTS = (
+    CountsNothing,
+    CountsCandidatesOnly,
+    ForgetsTheCluster,
+    JoinsNothing,
+    JoinRestoresTheLife,
+    LosesTheLastLesson,
+    GivesLessonsFromAfter,
+    HasOneLog,
+    ClearsLessons,
+    KeepsTheLatestSummary,
+    ForgetsNothing,
+    WritesTheFirstOfMany,
+    WritesManyBackwards,
+    ListsAll,
+    ListsWithoutVectors,
     LosesUsage,
     KeepsTheFirst,
     HidesExpired,

@@ -8,8 +8,12 @@ partition on one node of a cluster:
     aicache:{aa}:s            the shelves there are, so that a sweep finds a vector without an entry
     aicache:{aa}:i            the index of the bucket: <digest><shelf> -> when it expires, and `g` -> the generation
     aicache:{aa}:g            the generation again, where a read finds it with one MGET
+    aicache:{aa}:c:<hash>     a cluster of a partition and generation: <digest> -> until when the server keeps the entry
     aicache:{aa}:x:<digest>   the entries that are never to be near for the prompt of this digest
     aicache:{epoch}:all       changes that others must hear of, and the same of one program each
+    aicache:{l:<log>}:l       a log of lessons: a stream whose ids are the positions
+    aicache:{l:<log>}:s       the summary of the log: its position, a colon, and its bytes
+    aicache:{l:<log>}:<token> how many lessons there were after one call of `append_lessons`, for a minute
 
 A bucket and not a partition of its own, because each conversation is a partition: there may be as many of them as
 entries, and `clear`, `sweep` and `size` must find them all without a scan of the whole server.
@@ -41,7 +45,9 @@ __all__ = [
     "OFFSETS",
     "Keys",
     "Parts",
+    "cluster_field",
     "expiry_field",
+    "is_clustered",
     "key_in",
     "name_of",
     "pack",
@@ -50,7 +56,9 @@ __all__ = [
 ]
 
 FORMAT: Final = 2
-"""The version of the bytes before the codec's own, and the only one that is read."""
+"""The version of the bytes before the codec's own, of an entry without a cluster."""
+CLUSTERED: Final = 3
+"""The version with the cluster behind the fixed fields. No other is read."""
 
 BUCKETS: Final = tuple(f"{number:02x}" for number in range(256))
 NO_SHELF: Final = "0" * 32
@@ -59,9 +67,11 @@ NO_SHELF: Final = "0" * 32
 # format | generation | expires | its checksum | created | namespace | tenant | model | model's name | partition |
 # shelf | number of tags | vector bytes | checksum. Then 8 bytes for each tag, the vector, and what the codec wrote,
 # which has a checksum of its own. Generation and expiry are changed in place, on the server, and are not part of the
-# checksum at the end. The partition's id is there for `similar`, which finds entries without knowing it.
+# checksum at the end, nor is the cluster, which has one of its own. The partition's id is there for `similar`, which
+# finds entries without knowing it.
 _HEAD: Final = struct.Struct("<B8sdId16s16s16s16s16s32sHII")
 _EXPIRY: Final = struct.Struct("<dI")
+_CLUSTER: Final = struct.Struct("<16sI")
 _CHECKSUM: Final = struct.Struct("<I")
 _MOMENT: Final = struct.Struct("<d")
 _CHECKED_FROM: Final = 21
@@ -71,7 +81,10 @@ _NO_NAME: Final = bytes(_GROUP)
 
 OFFSETS: Final = {
     "FORMAT": str(FORMAT),
+    "CLUSTERED": str(CLUSTERED),
     "HEAD": str(_HEAD.size),
+    "LONG_HEAD": str(_HEAD.size + _CLUSTER.size),
+    "CLUSTER": f"{_HEAD.size + 1}, {_HEAD.size + 16}",
     "GENERATION": "2, 9",
     "GENERATION_AT": "1",
     "EXPIRES": "10, 17",
@@ -82,6 +95,7 @@ OFFSETS: Final = {
     "TENANT": "46, 61",
     "MODEL": "62, 77",
     "MODEL_NAME": "78, 93",
+    "PARTITION": "94, 109",
     "SHELF": "110, 141",
     "TAGS": "142, 143",
     "VECTOR": "144, 147",
@@ -139,6 +153,18 @@ class Keys:
         """The number of changes by anybody, and by this program."""
         return f"{self.prefix}:{{epoch}}:all", f"{self.prefix}:{{epoch}}:{author}"
 
+    def log(self, log: bytes) -> str:
+        """The lessons of this log."""
+        return f"{self.prefix}:{{l:{log.hex()}}}:l"
+
+    def summary(self, log: bytes) -> str:
+        """The summary of this log."""
+        return f"{self.prefix}:{{l:{log.hex()}}}:s"
+
+    def appended(self, log: bytes, token: str) -> str:
+        """What one call appended to this log."""
+        return f"{self.prefix}:{{l:{log.hex()}}}:{token}"
+
     def bucket(self, partition: Partition) -> str:
         """The bucket of the partition."""
         return f"{partition.id[0]:02x}"
@@ -154,7 +180,7 @@ class Parts:
     """The bytes of an entry: in a string one after the other, in a hash a field each."""
 
     head: bytes
-    """The fixed fields and the tags."""
+    """The fixed fields, the cluster if there is one, and the tags."""
     vector: bytes
     content: bytes
 
@@ -176,6 +202,24 @@ def expiry_field(key: CacheKey, expires: float | None) -> bytes:
         raise StoreError("The entry expires at a time that is no finite number; it was not written.")
     raw = _MOMENT.pack(expires)
     return raw + _CHECKSUM.pack(crc32(raw, crc32(key.digest)))
+
+
+def cluster_field(key: CacheKey, cluster: bytes | None) -> bytes:
+    """The part of a value that says its cluster, as `join` puts it in place; nothing for None.
+
+    Raises:
+        StoreError: the cluster has not 16 bytes.
+    """
+    if cluster is None:
+        return b""
+    if len(cluster) != _GROUP:
+        raise StoreError("The cluster of the entry is not 16 bytes; it was not written.")
+    return _CLUSTER.pack(cluster, crc32(cluster, crc32(key.digest)))
+
+
+def is_clustered(value: object) -> bool:
+    """Whether the value says its cluster."""
+    return isinstance(value, bytes) and value[:1] == bytes((CLUSTERED,))
 
 
 def selecting(selection: Selection, shift: float) -> tuple[bytes, ...]:
@@ -200,8 +244,9 @@ def pack(entry: Entry, shelf: str, codec: Codec, shift: float) -> Parts:
     partition = key.partition
     if len(entry.tags) > 0xFFFF:
         raise StoreError("The entry has more tags than the format holds; it was not written.")
+    cluster = cluster_field(key, entry.cluster)
     head = _HEAD.pack(
-        FORMAT,
+        CLUSTERED if cluster else FORMAT,
         bytes(8),
         *_EXPIRY.unpack(expiry_field(key, None if entry.expires is None else entry.expires + shift)),
         entry.created + shift,
@@ -218,7 +263,7 @@ def pack(entry: Entry, shelf: str, codec: Codec, shift: float) -> Parts:
     tags = b"".join(map(_tag_id, entry.tags))
     content = codec.encode(entry, beside=head[_CHECKED_FROM:_CHECKED_TO] + tags)
     checksum = _checksum(key, head, tags, vector)
-    return Parts(head[:_CHECKED_TO] + _CHECKSUM.pack(checksum) + tags, vector, content)
+    return Parts(head[:_CHECKED_TO] + _CHECKSUM.pack(checksum) + cluster + tags, vector, content)
 
 
 def unpack(key: CacheKey, value: object, generation: object, codec: Codec, shift: float) -> Entry | None:
@@ -229,17 +274,20 @@ def unpack(key: CacheKey, value: object, generation: object, codec: Codec, shift
     """
     if not isinstance(value, bytes) or len(value) < _HEAD.size:
         raise UnreadableEntryError("The stored value is too short, or no bytes; the entry is ignored.")
-    if value[0] != FORMAT:
-        order = "newer" if value[0] > FORMAT else "older"
+    if not FORMAT <= value[0] <= CLUSTERED:
+        order = "newer" if value[0] > CLUSTERED else "older"
         raise UnreadableEntryError(
-            f"The value has format {value[0]}, {order} than the format {FORMAT} read here; the entry is ignored."
+            f"The value has format {value[0]}, {order} than the formats {FORMAT} and {CLUSTERED} read here; the entry "
+            "is ignored."
         )
     _, written_in, expires, expires_checksum, created, *_, tags, vector_bytes, checksum = _HEAD.unpack_from(value)
     if written_in != generation:
         return None
-    tags_end = _HEAD.size + tags * _TAG
+    cluster = None if value[0] == FORMAT else _cluster(key, value)
+    tags_start = _HEAD.size if cluster is None else _HEAD.size + _CLUSTER.size
+    tags_end = tags_start + tags * _TAG
     vector_end = tags_end + vector_bytes
-    tag_ids, vector = value[_HEAD.size : tags_end], value[tags_end:vector_end]
+    tag_ids, vector = value[tags_start:tags_end], value[tags_end:vector_end]
     if (
         vector_end > len(value)
         or checksum != _checksum(key, value, tag_ids, vector)
@@ -251,10 +299,18 @@ def unpack(key: CacheKey, value: object, generation: object, codec: Codec, shift
         value[vector_end:],
         expires=None if expires == inf else expires - shift,
         vector=Vector(vector) if vector_bytes else None,
+        cluster=cluster,
         beside=value[_CHECKED_FROM:_CHECKED_TO] + tag_ids,
     )
     # What the codec kept is the time by the writer's clock.
     return entry if entry.created == created - shift else replace(entry, created=created - shift)
+
+
+def _cluster(key: CacheKey, value: bytes) -> bytes:
+    field = value[_HEAD.size : _HEAD.size + _CLUSTER.size]
+    if field != cluster_field(key, field[:_GROUP].ljust(_GROUP)):
+        raise UnreadableEntryError("The stored cluster is damaged or of another key; the entry is ignored.")
+    return field[:_GROUP]
 
 
 def key_in(head: object, name: object) -> CacheKey:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from aicache._errors import UnreadableEntryError, WrongKeyError
 from aicache._model import CacheKey, Candidate, Entry, Search, StoreSize, Vector
-from aicache.stores._redis_dialect import Dialect, Found, Place
-from aicache.stores._redis_layout import BUCKETS, NO_SHELF, expiry_field, name_of, pack, unpack
-from aicache.stores._redis_plan import Command, Operation, ask, ask_groups, call, integer, list_of
+from aicache.stores._redis_dialect import Dialect, Found
+from aicache.stores._redis_layout import BUCKETS, cluster_field, expiry_field, name_of, unpack
+from aicache.stores._redis_plan import (
+    Command,
+    Missed,
+    Operation,
+    Unreached,
+    ask,
+    ask_apart,
+    ask_groups,
+    call,
+    integer,
+    list_of,
+)
 from aicache.stores._redis_scripts import AS_STRINGS
 from aicache.stores._redis_session import Session, accepted
 from aicache.stores.base import Fetched, Nearby
@@ -82,9 +93,10 @@ class Operations:
 
     def _read(self, search: Search, found: Found) -> Nearby:
         """The k nearest of the values, scored; what is damaged or of another space is left out."""
-        entries: list[Entry] = []
+        entries: list[tuple[Entry, int]] = []
         foreign: WrongKeyError | None = None
-        for name, value in found.values:
+        sizes = found.sizes or [1] * len(found.values)
+        for (name, value), size in zip(found.values, sizes, strict=True):
             try:
                 key = CacheKey(search.partition, bytes.fromhex(name.decode("ascii")))
                 entry = unpack(key, value, found.generation, self._session.codec, self._session.shift)
@@ -94,43 +106,26 @@ class Operations:
                 continue
             else:
                 if entry is not None and entry.space == search.space and entry.vector:
-                    entries.append(entry)
+                    entries.append((entry, max(1, integer(size)) if entry.cluster else 1))
         if not entries and foreign is not None:
             return foreign
         return _scored(entries, search.vector)[: search.k]
 
-    # ------------------------------------------------------------------------------------------ writing
-
-    def write(self, entry: Entry) -> Operation[None]:
-        """Store the entry in place of any earlier one with its key."""
-        searchable = _is_searchable(entry)
-        dialect = yield from self._session.dialect()
-        partition = entry.key.partition
-        shelf = NO_SHELF
-        if searchable and entry.space is not None and entry.vector is not None:
-            shelf = self._keys.shelf(partition, entry.space, len(entry.vector) // 4)
-        bucket = self._keys.bucket(partition)
-        parts = pack(entry, shelf, self._session.codec, self._session.shift)
-        place = Place(shelf, self._until(entry.expires), self._session.grace)
-        dead = self._known.take_dead(bucket)
-        try:
-            replaced = yield from dialect.write(entry, parts, place, self._reaping(dialect, bucket, dead))
-        except BaseException:
-            if dialect.apart and shelf != NO_SHELF:
-                # Perhaps its vector is there now, and it is not. If it is, reaping sees that and drops nothing.
-                dead.append(name_of(entry.key) + shelf)
-            self._known.note_dead(bucket, dead)
-            raise
-        if replaced and self._session.cluster:
-            yield from ask(self._session.announcement(dialect))
+    # ------------------------------------------------------------------------------------------ changing
 
     def touch(self, key: CacheKey, expires: float | None) -> Operation[None]:
         """Set when the entry expires."""
         dialect = yield from self._session.dialect()
         keys = (self._keys.index(self._keys.bucket(key.partition)), self._keys.entry(key))
         changed = expiry_field(key, self._session.in_server_time(expires))
-        until, grace = self._until(expires), self._session.grace
+        until, grace = self._session.until(expires), self._session.grace
         yield from ask(call(dialect.scripts.touch, keys, name_of(key), changed, until, grace))
+
+    def join(self, key: CacheKey, cluster: bytes) -> Operation[None]:
+        """Make the entry one of the cluster."""
+        dialect = yield from self._session.dialect()
+        keys = (self._keys.index(self._keys.bucket(key.partition)), self._keys.entry(key))
+        yield from ask(call(dialect.scripts.join, keys, name_of(key), cluster_field(key, cluster)))
 
     def block(self, asker: CacheKey, entry: CacheKey) -> Operation[None]:
         """Never again have the entry near for the asker."""
@@ -143,7 +138,7 @@ class Operations:
         if not keys:
             return 0
         dialect = yield from self._session.dialect()
-        removed = 0
+        removed, missed = 0, Missed()
         named = sorted({(self._keys.bucket(key.partition), name_of(key)) for key in keys})
         apart = self._session.cluster and not dry_run
         for start in range(0, len(named), _REMOVED_AT_ONCE):
@@ -156,19 +151,16 @@ class Operations:
             ]
             if apart:
                 # Where the script cannot announce it: sent before anybody knows whether the replies come in time.
-                replies = (yield from ask(self._session.announcement(dialect), *commands))[1:]
+                replies = (yield from ask_apart(missed, self._session.announcement(dialect), *commands))[1:]
             else:
-                replies = yield from ask(*commands)
-            count = sum(map(integer, replies))
+                replies = yield from ask_apart(missed, *commands)
+            count = _sum(replies)
             if apart and count:
                 # Once more: somebody may have read the entry again between the announcement and its removal.
-                yield from ask(self._session.announcement(dialect))
+                yield from ask_apart(missed, self._session.announcement(dialect))
             removed += count
+        missed.complain()
         return removed
-
-    def _until(self, expires: float | None) -> str:
-        moment = self._session.in_server_time(expires)
-        return "inf" if moment is None else repr(moment)
 
     # ------------------------------------------------------------------------------------------ upkeep
 
@@ -178,17 +170,22 @@ class Operations:
             return 0
         dialect = yield from self._session.dialect()
         now += self._session.shift
-        removed, expired_before = 0, math.inf
+        removed, expired_before, missed = 0, math.inf, Missed()
         while removed < limit:
-            replies = yield from self._session.over_buckets(dialect.scripts.due, now)
-            due = [integer(count) for reply in replies for count in list_of(reply)]
+            replies = yield from self._session.over_buckets(dialect.scripts.due, now, missed=missed)
+            due = [
+                integer(count)
+                for reply in replies
+                for count in ([0] if isinstance(reply, Unreached) else list_of(reply))
+            ]
             commands = self._sweeping(dialect, due, now, min(limit - removed, _SWEPT_AT_ONCE))
             # Nothing to do, or nothing came of it: not tried for ever.
             if not commands or sum(due) >= expired_before:
                 break
             expired_before = sum(due)
-            removed += sum(map(integer, (yield from ask(*commands))))
-        yield from self._audit(dialect)
+            removed += _sum((yield from ask_apart(missed, *commands)))
+        yield from self._audit(dialect, missed)
+        missed.complain()
         return removed
 
     def _sweeping(self, dialect: Dialect, due: Sequence[int], now: float, limit: int) -> list[Command]:
@@ -200,19 +197,16 @@ class Operations:
                 limit -= count
         return commands
 
-    def _audit(self, dialect: Dialect) -> Operation[None]:
+    def _audit(self, dialect: Dialect, missed: Missed) -> Operation[None]:
         """Drop what is left of entries that are gone: in some part of one bucket, and where a search has seen it."""
         number, cursor = self._known.audit_at
         index = self._keys.index(BUCKETS[number])
         commands = [call(dialect.scripts.audit, (index,), cursor, _AUDITED_AT_ONCE)]
         for bucket in self._known.dead_buckets():
-            commands += self._reaping(dialect, bucket, self._known.take_dead(bucket))
-        reply, *_ = yield from ask(*commands)
-        _, cursor = map(integer, list_of(reply, 2))
+            commands += self._session.reaping(dialect, bucket, self._known.take_dead(bucket))
+        reply, *_ = yield from ask_apart(missed, *commands)
+        _, cursor = (0, 0) if isinstance(reply, Unreached) else map(integer, list_of(reply, 2))
         self._known.audit_at = (number, cursor) if cursor else ((number + 1) % len(BUCKETS), 0)
-
-    def _reaping(self, dialect: Dialect, bucket: str, members: Sequence[str]) -> list[Command]:
-        return [call(dialect.scripts.reap, (self._keys.index(bucket),), *members)] if members else []
 
     def size(self) -> Operation[StoreSize]:
         """The number of entries, and their bytes, estimated."""
@@ -234,31 +228,22 @@ class Operations:
         return self._session.note_epoch(list_of(reply, 2)) or 0
 
 
+def _sum(replies: Sequence[Any]) -> int:
+    return sum(integer(reply) for reply in replies if not isinstance(reply, Unreached))
+
+
 def _is_usable(search: Search) -> bool:
     return search.k > 0 and bool(search.vector) and len(search.vector) % 4 == 0
 
 
-def _is_searchable(entry: Entry) -> bool:
-    """Whether the entry has a vector that may be compared: finite, of length 1.
-
-    Raises:
-        MissingExtraError: it has one, and numpy is not installed.
-    """
-    if entry.vector is None or entry.space is None:
-        return False
-    from aicache.stores._vectors import is_vector
-
-    return is_vector(entry.vector)
-
-
-def _scored(entries: Sequence[Entry], vector: Vector) -> list[Candidate]:
-    """The entries with exact scores: the vectors came with them, the server's scores are rounded."""
+def _scored(entries: Sequence[tuple[Entry, int]], vector: Vector) -> list[Candidate]:
+    """Entries and the sizes of their clusters, scored: the vectors came with them, the server's scores are rounded."""
     if not entries:
         return []
     from aicache.stores._vectors import cosines
 
-    near = [(entry, entry.vector) for entry in entries if entry.vector and len(entry.vector) == len(vector)]
-    scores = cosines(vector, [one for _, one in near])
-    candidates = [Candidate(entry, score) for (entry, _), score in zip(near, scores, strict=True)]
+    near = [(*one, held) for one in entries if (held := one[0].vector) and len(held) == len(vector)]
+    scores = cosines(vector, [one for _, _, one in near])
+    candidates = [Candidate(entry, score, size) for (entry, size, _), score in zip(near, scores, strict=True)]
     candidates.sort(key=lambda candidate: -candidate.score)
     return candidates

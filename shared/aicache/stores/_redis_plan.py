@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from aicache._errors import StoreError
@@ -16,10 +16,14 @@ from aicache.stores._redis_scripts import Script
 
 __all__ = [
     "Command",
+    "Missed",
     "Operation",
     "Refusal",
+    "Spread",
+    "Unreached",
     "Word",
     "ask",
+    "ask_apart",
     "ask_groups",
     "call",
     "complaint",
@@ -56,6 +60,47 @@ class Refusal:
     """Its first word: `OOM`, `WRONGTYPE`, `NOPERM`, ... The rest may quote the command, and with it a question."""
     unknown_command: bool = False
     unknown_index: bool = False
+
+
+class Spread(tuple[Command, ...]):
+    """Commands to several nodes of a cluster of which some may be out of reach: the others get theirs all the same."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """In place of the reply to one of them: its node could not be reached."""
+
+    node: str
+    why: str
+
+
+@dataclass(slots=True)
+class Missed:
+    """The nodes of a cluster that an operation did without."""
+
+    nodes: set[str] = field(default_factory=set)
+    why: str = ""
+
+    def note(self, replies: Sequence[Any]) -> None:
+        """Remember those that did not come."""
+        for reply in replies:
+            if isinstance(reply, Unreached):
+                self.nodes.add(reply.node)
+                self.why = reply.why
+
+    def complain(self) -> None:
+        """Say it, if there are any.
+
+        Raises:
+            StoreError: there are.
+        """
+        if self.nodes:
+            raise StoreError(
+                f"{len(self.nodes)} of the cluster's nodes could not be reached, and what they hold is as it was; say "
+                f"it again later. ({self.why})"
+            )
 
 
 Operation: TypeAlias = Generator[tuple[Command, ...], Sequence[Any], R]
@@ -114,6 +159,29 @@ def ask(*commands: Command, tolerate: bool = False) -> Operation[list[Any]]:
     Raises:
         StoreError: the server refused one of them; with `tolerate`, the `Refusal` stands in its place.
     """
+    replies = yield from _ask(commands)
+    if not tolerate:
+        for reply in replies:
+            if isinstance(reply, Refusal):
+                raise complaint(reply)
+    return replies
+
+
+def ask_apart(missed: Missed, *commands: Command) -> Operation[list[Any]]:
+    """As `ask`, but of nodes of a cluster that cannot be reached the reply is `Unreached`, and the others are asked.
+
+    Raises:
+        StoreError: a node refused one of the commands.
+    """
+    replies = yield from _ask(Spread(commands))
+    missed.note(replies)
+    for reply in replies:
+        if isinstance(reply, Refusal):
+            raise complaint(reply)
+    return replies
+
+
+def _ask(commands: tuple[Command, ...]) -> Operation[list[Any]]:
     replies = list((yield commands))
     unknown = [
         place
@@ -121,14 +189,22 @@ def ask(*commands: Command, tolerate: bool = False) -> Operation[list[Any]]:
         if isinstance(reply, Refusal) and reply.code == "NOSCRIPT" and commands[place].script is not None
     ]
     if unknown:
-        again = yield tuple(commands[place].in_full() for place in unknown)
+        again = yield type(commands)(_taught([commands[place] for place in unknown]))
         for place, reply in zip(unknown, again, strict=True):
             replies[place] = reply
-    if not tolerate:
-        for reply in replies:
-            if isinstance(reply, Refusal):
-                raise complaint(reply)
     return replies
+
+
+def _taught(commands: Sequence[Command]) -> tuple[Command, ...]:
+    """The commands, each script in full the first time that a node may hear of it: by then it knows it."""
+    heard: set[tuple[Script | None, str]] = set()
+    told: list[Command] = []
+    for command in commands:
+        # What has the same hash tag is on the same node.
+        place = (command.script, command.key.partition("{")[2].partition("}")[0])
+        told.append(command if place in heard else command.in_full())
+        heard.add(place)
+    return tuple(told)
 
 
 def ask_groups(

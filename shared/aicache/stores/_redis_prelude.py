@@ -8,18 +8,30 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["COMMON", "HASHES", "READING", "SELECTS", "STRINGS", "WITHOUT_SETS", "WITH_SETS"]
+__all__ = ["COMMON", "COUNTING", "HASHES", "HEADS", "READING", "SELECTS", "STRINGS", "WITHOUT_SETS", "WITH_SETS"]
+
+HEADS: Final = """
+local function head_bytes(h) return h:byte(1) == $CLUSTERED and $LONG_HEAD or $HEAD end
+local function is_head(h)
+  if type(h) ~= 'string' then return false end
+  return h:byte(1) == $FORMAT and #h >= $HEAD or h:byte(1) == $CLUSTERED and #h >= $LONG_HEAD
+end
+local function with_cluster(h, field)
+  return string.char($CLUSTERED) .. h:sub(2, $HEAD) .. field .. h:sub(head_bytes(h) + 1)
+end
+"""
 
 STRINGS: Final = """
 local function head(key)
-  local h = redis.pcall('GETRANGE', key, 0, $HEAD - 1)
-  if type(h) == 'string' and #h == $HEAD and h:byte(1) == $FORMAT then return h end
+  local h = redis.pcall('GETRANGE', key, 0, $LONG_HEAD - 1)
+  if is_head(h) then return h end
 end
 local function tags_of(key, h)
-  return redis.call('GETRANGE', key, $HEAD, $HEAD + 8 * struct.unpack('<H', h:sub($TAGS)) - 1)
+  local from = head_bytes(h)
+  return redis.call('GETRANGE', key, from, from + 8 * struct.unpack('<H', h:sub($TAGS)) - 1)
 end
 local function vector_of(key, h)
-  local from = $HEAD + 8 * struct.unpack('<H', h:sub($TAGS))
+  local from = head_bytes(h) + 8 * struct.unpack('<H', h:sub($TAGS))
   return redis.call('GETRANGE', key, from, from + struct.unpack('<I4', h:sub($VECTOR)) - 1)
 end
 local function put(key)
@@ -31,6 +43,13 @@ end
 local function set_expiry(key, field)
   redis.call('SETRANGE', key, $EXPIRES_AT, field)
 end
+local function set_cluster(key, h, field)
+  if h:byte(1) == $CLUSTERED then
+    redis.call('SETRANGE', key, $HEAD, field)
+  else
+    redis.call('SET', key, with_cluster(redis.call('GET', key), field), 'KEEPTTL')
+  end
+end
 local function bytes_of(key)
   local n = redis.pcall('STRLEN', key)
   return type(n) == 'number' and n or 0
@@ -40,14 +59,14 @@ end
 HASHES: Final = """
 local function whole_head(key)
   local h = redis.pcall('HGET', key, 'h')
-  if type(h) == 'string' and #h >= $HEAD and h:byte(1) == $FORMAT then return h end
+  if is_head(h) then return h end
 end
 local function head(key)
   local h = whole_head(key)
-  return h and h:sub(1, $HEAD)
+  return h and h:sub(1, head_bytes(h))
 end
 local function tags_of(key, h)
-  return whole_head(key):sub($HEAD + 1)
+  return whole_head(key):sub(head_bytes(h) + 1)
 end
 local function vector_of(key, h)
   return redis.call('HGET', key, 'v' .. struct.unpack('<I4', h:sub($VECTOR)) / 4) or ''
@@ -66,6 +85,9 @@ end
 local function set_expiry(key, field)
   local h = whole_head(key)
   redis.call('HSET', key, 'h', h:sub(1, $EXPIRES_AT) .. field .. h:sub($AFTER_EXPIRY))
+end
+local function set_cluster(key, h, field)
+  redis.call('HSET', key, 'h', with_cluster(whole_head(key), field))
 end
 local function bytes_of(key)
   local n = 0
@@ -114,6 +136,33 @@ local function shelf_of(h) return h:sub($SHELF) end
 local function is_alive(h, g) return h and g and h:sub($GENERATION) == g end
 """
 
+COUNTING: Final = """
+-- The name of an entry's cluster, or nil. With the generation, so that entries whose index was evicted do not count.
+local function cluster_of(base, h)
+  if h:byte(1) == $CLUSTERED then
+    return base .. 'c:' .. redis.sha1hex(h:sub($GENERATION) .. h:sub($PARTITION) .. h:sub($CLUSTER))
+  end
+end
+-- How many entries there are in the cluster of each of these, 1 where it has none; an empty list if none has one.
+-- `pcall`: a key of another type under such a name must not cost an answer.
+local function cluster_sizes(base, heads)
+  local sizes, known, now = {}, {}, nil
+  for i, h in ipairs(heads) do
+    local cluster = cluster_of(base, h)
+    if cluster and not known[cluster] then
+      if not now then
+        local time = redis.call('TIME')
+        now = string.format('%.3f', time[1] + time[2] / 1000000)
+      end
+      local n = redis.pcall('ZCOUNT', cluster, now, '+inf')
+      known[cluster] = type(n) == 'number' and n or 1
+    end
+    sizes[i] = cluster and known[cluster] or 1
+  end
+  return now and sizes or {}
+end
+"""
+
 COMMON: Final = """
 local function name_in(member) return member:sub(1, 64) end
 local function shelf_in(member) return member:sub(65) end
@@ -147,6 +196,28 @@ local function limit_life(key, expires, grace)
     local left = tonumber(expires) * 1000 - (time[1] * 1000 + time[2] / 1000)
     redis.call('PEXPIRE', key, string.format('%.0f', math.min(math.max(left, 0) + grace, 3.1536e12)))
   end
+end
+
+-- What an entry's cluster knows of it: that it is there, and until when. The cluster itself goes with the last one.
+-- `pcall`, here and below: whatever is wrong with a count must not cost an answer.
+local function enter(base, key, name)
+  local cluster = cluster_of(base, head(key))
+  if not cluster then return end
+  local time, left, last = redis.call('TIME'), redis.call('PTTL', key), 'inf'
+  local now = time[1] + time[2] / 1000000
+  if left >= 0 then last = string.format('%.3f', now + left / 1000) end
+  redis.pcall('ZREMRANGEBYSCORE', cluster, '-inf', string.format('(%.3f', now))
+  redis.pcall('ZADD', cluster, last, name)
+  last = redis.pcall('ZREVRANGE', cluster, 0, 0, 'WITHSCORES')[2]
+  if last == 'inf' then
+    redis.call('PERSIST', cluster)
+  elseif last then
+    redis.call('PEXPIREAT', cluster, string.format('%.0f', tonumber(last) * 1000 + 1))
+  end
+end
+local function leave(base, h, name)
+  local cluster = cluster_of(base, h)
+  if cluster then redis.pcall('ZREM', cluster, name) end
 end
 
 -- The count of changes starts at the time and not at 0: if it is lost, no number comes twice.
@@ -187,6 +258,7 @@ local function drop(index, member, g)
   local served = false
   if not h or shelf_of(h) == shelf then
     served = redis.call('UNLINK', key) == 1 and is_alive(h, g)
+    if h then leave(base, h, name) end
   end
   drop_vector(base, shelf, name)
   redis.call('ZREM', index, member)

@@ -12,8 +12,9 @@ command, and with it questions and answers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 from redis.exceptions import (
@@ -29,7 +30,7 @@ from redis.sentinel import MasterNotFoundError
 
 from aicache._errors import StoreError
 from aicache.stores._redis_clients import CLOSED, AsyncClients, Clients
-from aicache.stores._redis_plan import Command, Operation, complaint, refusal
+from aicache.stores._redis_plan import Command, Operation, Spread, Unreached, complaint, refusal
 from aicache.stores._retry import aretry_once, retry_once
 
 __all__ = ["run", "run_async"]
@@ -47,6 +48,8 @@ def run(operation: Operation[R], clients: Clients) -> R:
         commands = next(operation)
         while True:
             replies, problem = _send(commands, clients)
+            if problem is not None and clients.is_cluster and isinstance(commands, Spread) and not clients.closed:
+                replies, problem = _send_apart(commands, clients), None
             if problem is not None:
                 raise problem
             commands = operation.send(replies)
@@ -67,6 +70,8 @@ async def run_async(operation: Operation[R], clients: AsyncClients) -> R:
         commands = next(operation)
         while True:
             replies, problem = await _send_async(commands, clients)
+            if problem is not None and clients.is_cluster and isinstance(commands, Spread) and not clients.closed:
+                replies, problem = await _send_apart_async(commands, clients), None
             if problem is not None:
                 raise problem
             commands = operation.send(replies)
@@ -101,6 +106,54 @@ def _exchange(commands: tuple[Command, ...], clients: Clients) -> Sequence[Any]:
             return _read(pipeline.execute(raise_on_error=False))
         finally:
             pipeline.reset()
+
+
+def _send_apart(commands: Spread, clients: Clients) -> Sequence[Any]:
+    """The commands of each node by themselves. Some may be carried out for the second time, which they allow."""
+    replies: dict[int, Any] = {}
+    try:
+        with clients.use() as client:
+            groups = _by_node(commands, client)
+    except Exception:  # noqa: BLE001 - as in `_send`, which will say it
+        groups = {_NOBODY: list(range(len(commands)))}
+    for node, places in groups.items():
+        some, problem = _send(tuple(commands[place] for place in places), clients)
+        replies.update(_placed(node, places, some, problem))
+    return [replies[place] for place in range(len(commands))]
+
+
+async def _send_apart_async(commands: Spread, clients: AsyncClients) -> Sequence[Any]:
+    """As `_send_apart`."""
+    replies: dict[int, Any] = {}
+    try:
+        async with clients.use() as client:
+            groups = _by_node(commands, client)
+    except Exception:  # noqa: BLE001 - as in `_send`, which will say it
+        groups = {_NOBODY: list(range(len(commands)))}
+    for node, places in groups.items():
+        some, problem = await _send_async(tuple(commands[place] for place in places), clients)
+        replies.update(_placed(node, places, some, problem))
+    return [replies[place] for place in range(len(commands))]
+
+
+_NOBODY: Final = "nobody"
+
+
+def _by_node(commands: Sequence[Command], client: Any) -> dict[str, list[int]]:
+    """The places of the commands by the node that gets them."""
+    groups: dict[str, list[int]] = {}
+    for place, command in enumerate(commands):
+        name = _NOBODY
+        with suppress(RedisClusterException):  # No node serves this slot.
+            name = client.get_node_from_key(command.key).name
+        groups.setdefault(name, []).append(place)
+    return groups
+
+
+def _placed(node: str, places: Sequence[int], replies: Sequence[Any], problem: StoreError | None) -> dict[int, Any]:
+    if problem is not None:
+        return dict.fromkeys(places, Unreached(node, str(problem)))
+    return dict(zip(places, replies, strict=True))
 
 
 async def _send_async(commands: tuple[Command, ...], clients: AsyncClients) -> _Sent:

@@ -14,9 +14,20 @@ from string import Template
 from typing import Final
 
 from aicache.stores._redis_layout import NO_SHELF, OFFSETS
-from aicache.stores._redis_prelude import COMMON, HASHES, READING, SELECTS, STRINGS, WITH_SETS, WITHOUT_SETS
+from aicache.stores._redis_prelude import (
+    COMMON,
+    COUNTING,
+    HASHES,
+    HEADS,
+    READING,
+    SELECTS,
+    STRINGS,
+    WITH_SETS,
+    WITHOUT_SETS,
+)
+from aicache.stores._redis_walks import AUDIT, CLEAR, DUE, LIST, LOOKS, SIMILAR, SIZE, SWEEP
 
-__all__ = ["AS_HASHES", "AS_STRINGS", "AS_STRINGS_WITH_SETS", "EFFORT", "EPOCH_DAYS", "Script", "Scripts"]
+__all__ = ["AS_HASHES", "AS_STRINGS", "AS_STRINGS_WITH_SETS", "EFFORT", "EPOCH_DAYS", "Script", "Scripts", "script"]
 
 EPOCH_DAYS: Final = 7
 """How long a program's own count of changes is kept; when it goes, that program forgets its L1 once for nothing."""
@@ -44,11 +55,13 @@ if old then
   end
   -- Nobody serves an expired entry, so nobody needs to hear that it is replaced.
   if is_alive(old, g) and struct.unpack('<d', old:sub($EXPIRES)) > time[1] + time[2] / 1000000 then replaced = 1 end
+  leave(base, old, ARGV[1])
 end
 put(key)
 set_generation(key, g)
 limit_life(key, ARGV[3], tonumber(ARGV[#ARGV]))
 redis.call('ZADD', index, ARGV[3], ARGV[1] .. ARGV[2])
+if ARGV[4]:byte(1) == $CLUSTERED then enter(base, key, ARGV[1]) end
 if replaced == 1 then announce(KEYS[3], KEYS[4]) end
 return replaced
 """
@@ -117,9 +130,36 @@ while true do
   if done or alive >= want or #names < 2 * count or count >= 32 * want + 512 then break end
   count = count * 2
 end
+local values = {}
+for i = 2, 2 * alive, 2 do values[i / 2] = found[i] end
 -- `false`, for a nil would end the list.
 local epoch, own = KEYS[3] and redis.call('GET', KEYS[3]) or false, KEYS[4] and redis.call('GET', KEYS[4]) or false
-return {g, epoch, own, found, dead}
+return {g, epoch, own, found, dead, cluster_sizes(base, values)}
+"""
+
+# KEYS: generation, [epoch keys], [the blocked entries of the asker]. ARGV: how many epoch keys, the words of FT.SEARCH.
+# What it finds, generation and epoch, who is blocked, and the sizes of the clusters.
+_SEARCHED: Final = """
+local found = redis.pcall('FT.SEARCH', unpack(ARGV, 2))
+if found.err then return found end
+local numbers, blocked, heads = {}, {}, {}
+for i = 1, 1 + ARGV[1] do numbers[i] = redis.call('GET', KEYS[i]) end
+if KEYS[2 + ARGV[1]] then blocked = redis.call('SMEMBERS', KEYS[2 + ARGV[1]]) end
+for i = 3, #found, 2 do
+  local h = ''
+  for j = 1, found[i] and #found[i] or 0, 2 do
+    if found[i][j] == 'h' then h = found[i][j + 1] end
+  end
+  heads[#heads + 1] = h
+end
+return {found, numbers, blocked, cluster_sizes(KEYS[1]:sub(1, -2), heads)}
+"""
+
+# KEYS: generation. ARGV: names. The sizes of the clusters of these entries.
+_COUNTS: Final = """
+local base, heads = KEYS[1]:sub(1, -2), {}
+for i, name in ipairs(ARGV) do heads[i] = head(base .. 'e:' .. name) or '' end
+return cluster_sizes(base, heads)
 """
 
 # KEYS: index, entry. ARGV: name, the field, expires, grace.
@@ -129,6 +169,17 @@ if not is_alive(h, generation(KEYS[1])) then return 0 end
 set_expiry(KEYS[2], ARGV[2])
 limit_life(KEYS[2], ARGV[3], tonumber(ARGV[4]))
 redis.call('ZADD', KEYS[1], 'XX', ARGV[3], ARGV[1] .. shelf_of(h))
+enter(base_of(KEYS[1]), KEYS[2], ARGV[1])
+return 1
+"""
+
+# KEYS: index, entry. ARGV: name, the field of the cluster.
+_JOIN: Final = """
+local base, h = base_of(KEYS[1]), head(KEYS[2])
+if not is_alive(h, generation(KEYS[1])) then return 0 end
+leave(base, h, ARGV[1])
+set_cluster(KEYS[2], h, ARGV[2])
+enter(base, KEYS[2], ARGV[1])
 return 1
 """
 
@@ -156,119 +207,6 @@ if not dry then
   announce(KEYS[2], KEYS[3])
 end
 return removed
-"""
-
-# KEYS: indexes. ARGV: now. How many of each have expired.
-_DUE: Final = """
-local due = {}
-for i, index in ipairs(KEYS) do due[i] = redis.call('ZCOUNT', index, '-inf', ARGV[1]) end
-return due
-"""
-
-# KEYS: index. ARGV: now, limit.
-_SWEEP: Final = """
-local index = KEYS[1]
-local g, removed = generation(index), 0
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])) do
-  if member ~= 'g' and drop(index, member, g) then removed = removed + 1 end
-end
-tidy(index)
-return removed
-"""
-
-# KEYS: index. ARGV: cursor, count. Drops what stands for entries that are gone: evicted, or dropped by their own TTL.
-_AUDIT: Final = """
-local index = KEYS[1]
-local base, g = base_of(index), generation(index)
-local reply, dropped = redis.call('ZSCAN', index, ARGV[1], 'COUNT', ARGV[2]), 0
-for i = 1, #reply[2], 2 do
-  local member = reply[2][i]
-  if member ~= 'g' then
-    local h = head(base .. 'e:' .. name_in(member))
-    if not is_alive(h, g) or shelf_of(h) ~= shelf_in(member) then
-      drop(index, member, g)
-      dropped = dropped + 1
-    end
-  end
-end
-for shelf, names in pairs(shelves_sample(base)) do
-  for _, name in ipairs(names) do
-    local h = head(base .. 'e:' .. name)
-    if not is_alive(h, g) or shelf_of(h) ~= shelf then
-      drop_vector(base, shelf, name)
-      dropped = dropped + 1
-    end
-  end
-end
-if dropped > 0 then tidy(index) end
-return {dropped, tonumber(reply[1])}
-"""
-
-# KEYS: index. ARGV: cursor, count, the selection, 1 to only count. Where groups alone are selected, a partition goes
-# whole, and its vectors with one command: dropping them one by one takes 0.2 ms each.
-_CLEAR: Final = """
-local index, dry, whole = KEYS[1], ARGV[9] == '1', ARGV[7] == '' and ARGV[8] == ''
-local base, g = base_of(index)
-if dry then g = generation_in(index) else g = generation(index) end
-local reply, removed = redis.call('ZSCAN', index, ARGV[1], 'COUNT', ARGV[2]), 0
-for i = 1, #reply[2], 2 do
-  local member = reply[2][i]
-  if member ~= 'g' then
-    local key = base .. 'e:' .. name_in(member)
-    local h = head(key)
-    if not is_alive(h, g) or shelf_of(h) ~= shelf_in(member) then
-      if not dry then drop(index, member, g) end
-    elseif selects(key, h) then
-      if dry then
-        removed = removed + 1
-      else
-        if whole then drop_shelf(base, shelf_in(member)) end
-        if drop(index, member, g) then removed = removed + 1 end
-      end
-    end
-  end
-end
-if not dry then tidy(index) end
-return {removed, tonumber(reply[1])}
-"""
-
-# KEYS: index. ARGV: cursor, count, the selection, bytes of a vector. Names, heads and vectors of the selected entries
-# with a vector of this length, and how long their values are.
-_SIMILAR: Final = """
-local index = KEYS[1]
-local base, g = base_of(index), generation_in(index)
-local reply, found = redis.call('ZSCAN', index, ARGV[1], 'COUNT', ARGV[2]), {}
-for i = 1, #reply[2], 2 do
-  local member = reply[2][i]
-  if member ~= 'g' and shelf_in(member) ~= '$NO_SHELF' then
-    local key = base .. 'e:' .. name_in(member)
-    local h = head(key)
-    if is_alive(h, g) and struct.unpack('<I4', h:sub($VECTOR)) == tonumber(ARGV[9]) and selects(key, h) then
-      found[#found + 1] = {name_in(member), h, vector_of(key, h), bytes_of(key)}
-    end
-  end
-end
-return {tonumber(reply[1]), found}
-"""
-
-# KEYS: indexes. ARGV: entries of each to weigh. Entries, and their bytes by the mean of those weighed.
-_SIZE: Final = """
-local entries, bytes = 0, 0
-for _, index in ipairs(KEYS) do
-  local held = math.max(redis.call('ZCARD', index) - 1, 0)
-  if held > 0 then
-    local weighed, weight = 0, 0
-    for _, member in ipairs(redis.call('ZRANDMEMBER', index, ARGV[1])) do
-      if member ~= 'g' then
-        weighed = weighed + 1
-        weight = weight + bytes_of(base_of(index) .. 'e:' .. name_in(member))
-      end
-    end
-    entries = entries + held
-    if weighed > 0 then bytes = bytes + weight * held / weighed end
-  end
-end
-return {entries, math.floor(bytes)}
 """
 
 # KEYS: the epoch keys.
@@ -299,39 +237,56 @@ class Scripts:
     write: Script
     reap: Script
     nearest: Script
+    searched: Script
+    counts: Script
     touch: Script
+    join: Script
     remove: Script
     due: Script
     sweep: Script
     audit: Script
     clear: Script
     similar: Script
+    list: Script
     size: Script
     block: Script
     announce: Script
     begin: Script
 
 
+def script(source: str) -> Script:
+    """The script with this source."""
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
 def _scripts(prelude: str) -> Scripts:
-    def make(body: str, before: str = prelude + READING + COMMON) -> Script:
-        numbers = {"EPOCH_SECONDS": EPOCH_DAYS * 86_400, "EFFORT": EFFORT, "COMPARED": _COMPARED}
+    def make(body: str, before: str = HEADS + prelude + READING + COUNTING + COMMON) -> Script:
+        numbers = {
+            "EPOCH_SECONDS": EPOCH_DAYS * 86_400,
+            "EFFORT": EFFORT,
+            "COMPARED": _COMPARED,
+            "LOOKS": LOOKS,
+        }
         fields = OFFSETS | {"NO_SHELF": NO_SHELF} | {name: str(number) for name, number in numbers.items()}
-        source = Template(before + body).substitute(fields)
-        return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+        return script(Template(before + body).substitute(fields))
 
     return Scripts(
         write=make(_WRITE),
         reap=make(_REAP),
         # Each function of the prelude is made anew at every call: 10 us for all, of the 190 of a search.
-        nearest=make(_NEAREST, READING),
+        nearest=make(_NEAREST, READING + COUNTING),
+        searched=make(_SEARCHED, COUNTING),
+        counts=make(_COUNTS, HEADS + prelude + COUNTING),
         touch=make(_TOUCH),
+        join=make(_JOIN),
         remove=make(_REMOVE),
-        due=make(_DUE),
-        sweep=make(_SWEEP),
-        audit=make(_AUDIT),
-        clear=make(SELECTS + _CLEAR),
-        similar=make(SELECTS + _SIMILAR),
-        size=make(_SIZE),
+        due=make(DUE),
+        sweep=make(SWEEP),
+        audit=make(AUDIT),
+        clear=make(SELECTS + CLEAR),
+        similar=make(SELECTS + SIMILAR),
+        list=make(SELECTS + LIST),
+        size=make(SIZE),
         block=make(_BLOCK),
         announce=make(_ANNOUNCE),
         begin=make(_BEGIN),

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 from aicache._errors import UnreadableEntryError
 from aicache._model import CacheKey, Entry, Listed, Selection, Space, Vector
 from aicache.stores._redis_dialect import Dialect
 from aicache.stores._redis_layout import BUCKETS, key_in, selecting
-from aicache.stores._redis_plan import Operation, Word, ask, ask_groups, call, integer, list_of
+from aicache.stores._redis_plan import (
+    Command,
+    Missed,
+    Operation,
+    Unreached,
+    Word,
+    ask,
+    ask_apart,
+    ask_groups,
+    call,
+    integer,
+    list_of,
+)
 from aicache.stores._redis_scripts import Script
 from aicache.stores._redis_session import Session
 
@@ -39,21 +52,25 @@ class Selecting:
         wanted: tuple[Word, ...] = (*selecting(selection, self._session.shift), int(dry_run))
         whole = dry_run or not (selection.tags or selection.written_before is not None)
         at_once = _AT_ONCE if whole else _ONE_BY_ONE_AT_ONCE
+        missed = Missed()
         if not dry_run:
             # Announced first, and whatever is found: what is gone here may still be in another program's L1, and a
             # reply that comes too late must not leave the others untold.
-            yield from ask(self._session.announcement(dialect))
+            yield from ask_apart(missed, self._session.announcement(dialect))
         walk, removed = _Walk(), 0
         while walk.remains:
             count = 0
-            for reply, bucket in (yield from self._step(walk, at_once, dialect.scripts.clear, _LOOKED_AT, *wanted)):
-                gone, cursor = map(integer, list_of(reply, 2))
+            some = walk.some(at_once)
+            replies = yield from ask_apart(missed, *self._steps(some, dialect.scripts.clear, _LOOKED_AT, *wanted))
+            for reply, (bucket, _) in zip(replies, some, strict=True):
+                gone, cursor = (0, 0) if isinstance(reply, Unreached) else map(integer, list_of(reply, 2))
                 walk.move(bucket, cursor)
                 count += gone
             if count and not dry_run:
                 # After each part: if a later one fails, others have heard of what is gone.
-                yield from ask(self._session.announcement(dialect))
+                yield from ask_apart(missed, self._session.announcement(dialect))
             removed += count
+        missed.complain()
         return removed
 
     def similar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Operation[list[Listed]]:
@@ -80,15 +97,39 @@ class Selecting:
                         listed[one.key] = one
         return sorted(listed.values(), key=lambda one: -one.score)
 
+    def entries(self, selection: Selection) -> Operation[list[Entry]]:
+        """The entries of the selection, but for those that cannot be read."""
+        dialect = yield from self._session.dialect()
+        wanted = selecting(selection, self._session.shift)
+        walk = _Walk()
+        # By key: an index that grows meanwhile may show an entry twice.
+        listed: dict[CacheKey, Entry] = {}
+        while walk.remains:
+            named: list[tuple[CacheKey, int]] = []
+            for reply, bucket in (yield from self._step(walk, _AT_ONCE, dialect.scripts.list, _LOOKED_AT, *wanted)):
+                cursor, found = list_of(reply, 2)
+                walk.move(bucket, integer(cursor))
+                named += _named(list_of(found))
+            for keys in _in_parts(named):
+                for entry in (yield from self._read(dialect, keys)):
+                    # Again: it may have been replaced since it was listed.
+                    if selection.covers(entry):
+                        listed[entry.key] = entry
+        return list(listed.values())
+
     def _step(
         self, walk: _Walk, at_once: int, script: Script, looked_at: int, *arguments: Word
     ) -> Operation[list[tuple[object, str]]]:
         """The replies of the script for some buckets."""
-        index, some = self._session.keys.index, walk.some(at_once)
-        replies = yield from ask(
-            *(call(script, (index(bucket),), cursor, looked_at, *arguments) for bucket, cursor in some)
-        )
+        some = walk.some(at_once)
+        replies = yield from ask(*self._steps(some, script, looked_at, *arguments))
         return [(reply, bucket) for reply, (bucket, _) in zip(replies, some, strict=True)]
+
+    def _steps(
+        self, some: Sequence[tuple[str, int]], script: Script, looked_at: int, *arguments: Word
+    ) -> Iterator[Command]:
+        index = self._session.keys.index
+        return (call(script, (index(bucket),), cursor, looked_at, *arguments) for bucket, cursor in some)
 
     def _listed(
         self, dialect: Dialect, keys: Sequence[CacheKey], space: Space, vector: Vector
@@ -96,20 +137,29 @@ class Selecting:
         """The entries behind these keys, read, verified and scored; without those of another space."""
         from aicache.stores._vectors import cosines
 
-        entries: list[tuple[Entry, Vector]] = []
+        entries = [
+            (entry, entry.vector)
+            for entry in (yield from self._read(dialect, keys))
+            if entry.space == space and entry.vector and len(entry.vector) == len(vector)
+        ]
+        scores = cosines(vector, [one for _, one in entries])
+        return [
+            Listed(entry.key, entry.query, score, entry.created)
+            for (entry, _), score in zip(entries, scores, strict=True)
+        ]
+
+    def _read(self, dialect: Dialect, keys: Sequence[CacheKey]) -> Operation[list[Entry]]:
+        """The entries behind these keys, verified; without those that are gone or cannot be read."""
+        entries: list[Entry] = []
         replies = yield from ask_groups([dialect.reading(key) for key in keys], len(keys), tolerate=True)
         for key, reply in zip(keys, replies, strict=True):
             try:
                 entry = self._session.entry(key, dialect.read(reply))
             except UnreadableEntryError:
                 continue
-            if entry and entry.space == space and entry.vector and len(entry.vector) == len(vector):
-                entries.append((entry, entry.vector))
-        scores = cosines(vector, [one for _, one in entries])
-        return [
-            Listed(entry.key, entry.query, score, entry.created)
-            for (entry, _), score in zip(entries, scores, strict=True)
-        ]
+            if entry is not None:
+                entries.append(entry)
+        return entries
 
 
 class _Walk:
@@ -147,6 +197,14 @@ def _promising(found: Sequence[object], vector: Vector, min_score: float) -> lis
             except UnreadableEntryError:
                 continue
     return near
+
+
+def _named(found: Sequence[object]) -> Iterator[tuple[CacheKey, int]]:
+    """Of names, heads and lengths the keys and lengths; without those that make no sense."""
+    for one in found:
+        name, head, length = list_of(one, 3)
+        with suppress(UnreadableEntryError):
+            yield key_in(head, name), integer(length)
 
 
 def _in_parts(near: Sequence[tuple[CacheKey, int]]) -> Iterator[list[CacheKey]]:

@@ -9,11 +9,12 @@ from typing import Any
 
 from aicache._codec import Codec
 from aicache._model import CacheKey, Entry
-from aicache.stores._redis_dialect import Dialect, Value, choose
+from aicache.stores._redis_dialect import Dialect, Value
 from aicache.stores._redis_known import Known
 from aicache.stores._redis_layout import BUCKETS, Keys, unpack
-from aicache.stores._redis_plan import Command, Operation, Refusal, ask, call, complaint, integer
+from aicache.stores._redis_plan import Command, Missed, Operation, Refusal, ask, ask_apart, call, complaint, integer
 from aicache.stores._redis_scripts import AS_STRINGS, Script
+from aicache.stores._redis_search import choose
 
 __all__ = ["Session", "accepted"]
 
@@ -71,6 +72,15 @@ class Session:
         clock.note(told, asked)
         return reply
 
+    def until(self, expires: float | None) -> str:
+        """When an entry expires by the server's clock, as Redis reads a number."""
+        moment = self.in_server_time(expires)
+        return "inf" if moment is None else repr(moment)
+
+    def reaping(self, dialect: Dialect, bucket: str, members: Sequence[str]) -> list[Command]:
+        """The command that drops these members of the bucket if their entries are gone; none if there are none."""
+        return [call(dialect.scripts.reap, (self.keys.index(bucket),), *members)] if members else []
+
     def announcement(self, dialect: Dialect) -> Command:
         """Lets other programs know that entries were removed or replaced."""
         return call(dialect.scripts.announce, self.keys.epochs(self.known.author()))
@@ -82,11 +92,17 @@ class Session:
             self.known.epoch = everybody - own
         return self.known.epoch
 
-    def over_buckets(self, script: Script, *arguments: str | float) -> Operation[list[Any]]:
-        """The script's reply for all buckets; in a cluster one for each, since they are on different nodes."""
+    def over_buckets(
+        self, script: Script, *arguments: str | float, missed: Missed | None = None
+    ) -> Operation[list[Any]]:
+        """The script's reply for all buckets; in a cluster one for each, since they are on different nodes.
+
+        `Unreached` of nodes that cannot be reached, if the caller notes what it missed.
+        """
         indexes = [self.keys.index(bucket) for bucket in BUCKETS]
         apart = [(index,) for index in indexes] if self.cluster else [tuple(indexes)]
-        return (yield from ask(*(call(script, names, *arguments) for names in apart)))
+        commands = [call(script, names, *arguments) for names in apart]
+        return (yield from (ask(*commands) if missed is None else ask_apart(missed, *commands)))
 
     def entry(self, key: CacheKey, value: Value) -> Entry | None:
         """The entry in what was read, if it is one that counts.

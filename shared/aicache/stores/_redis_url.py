@@ -26,6 +26,8 @@ __all__ = ["Address", "Topology", "read_url"]
 _FORMS: Final = "give redis://host:port/db, rediss://, unix:///path, redis+cluster://host:port or redis+sentinel://host:port/service"
 _parse_url: Callable[[str], dict[str, Any]] = connection.parse_url
 _PORT: Final = 6379
+_NOT_OF_CLUSTERS: Final = frozenset({"retry_on_timeout", "timeout"})
+"""Options that redis-py reads from a URL, and that its async client of a cluster refuses at the first use."""
 _SENTINEL_PORT: Final = 26379
 
 
@@ -81,6 +83,10 @@ def _read(url: str) -> Address:
             return Address(Topology.SINGLE, (), "", settings, {})
         case ("redis" | "rediss", "+", "cluster"):
             settings = _settings(rest, secure=secure)
+            if not settings.keys().isdisjoint(_NOT_OF_CLUSTERS):
+                raise ConfigurationError(
+                    "store", "a cluster's clients take no retry_on_timeout and no timeout: leave them out"
+                )
             if settings.pop("db", 0) != 0 or urlsplit(f"//{rest}").path.strip("/") not in ("", "0"):
                 raise ConfigurationError("store", "a cluster has one database only: leave the number out")
             return Address(Topology.CLUSTER, _hosts(rest, _PORT), "", settings, {})

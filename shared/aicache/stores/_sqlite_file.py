@@ -17,17 +17,11 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from aicache.stores._sqlite_schema import APPLICATION_ID, AS_IF_UPGRADED, SCHEMA, SCHEMA_VERSION, TABLES, UPGRADES
 from aicache.stores._sqlite_select import written_at
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
 
-__all__ = ["APPLICATION_ID", "SCHEMA_VERSION", "Identity", "SqliteFile"]
-
-APPLICATION_ID: Final = 0x41494341
-"""Marks the file as ours: `AICA`."""
-
-SCHEMA_VERSION: Final = 3
-_UPGRADED_VERSION: Final = 2
-"""The format that is made into ours in place: it lacks when entries were written, names of models and blocked pairs."""
+__all__ = ["Identity", "SqliteFile"]
 
 Identity: TypeAlias = tuple[int, ...]
 """Differs when another file has taken the path."""
@@ -37,65 +31,6 @@ Identity: TypeAlias = tuple[int, ...]
 _PAGE_BYTES: Final = 8192
 _SMALLEST_PAGE: Final = 512
 _WAL_KEPT_BYTES: Final = 16 * 2**20
-
-# What changes on a read or a touch (`entries`) is narrow and apart from what is large: a statement that
-# changes one small column must not rewrite an answer. `entries.id` is a counter that never goes back, so "what
-# is new since" is a range of ids.
-_GROUPS: Final = """
-CREATE TABLE groups (
-    id INTEGER PRIMARY KEY, namespace BLOB NOT NULL, tenant BLOB NOT NULL, model BLOB NOT NULL,
-    model_name BLOB NOT NULL DEFAULT x'', UNIQUE (namespace, tenant, model, model_name))
-"""
-_BLOCKED: Final = """
-CREATE TABLE blocked (asker BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (asker, entry)) WITHOUT ROWID
-"""
-_SCHEMA: Final = (
-    """
-CREATE TABLE state (
-    one INTEGER PRIMARY KEY CHECK (one = 1),
-    seq INTEGER NOT NULL, entries INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    gone INTEGER NOT NULL, epoch INTEGER NOT NULL)
-""",
-    "INSERT INTO state VALUES (1, 0, 0, 0, 0, 0)",
-    _GROUPS,
-    "CREATE TABLE spaces (id INTEGER PRIMARY KEY, name BLOB NOT NULL UNIQUE)",
-    """
-CREATE TABLE entries (
-    id INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, grp INTEGER NOT NULL,
-    expires REAL, used INTEGER NOT NULL, bytes INTEGER NOT NULL, created REAL)
-""",
-    "CREATE INDEX entries_used ON entries (used)",
-    "CREATE INDEX entries_expires ON entries (expires) WHERE expires IS NOT NULL",
-    "CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB NOT NULL)",
-    """
-CREATE TABLE vectors (
-    id INTEGER PRIMARY KEY, partition BLOB NOT NULL, space INTEGER NOT NULL, vector BLOB NOT NULL,
-    checksum INTEGER NOT NULL)
-""",
-    "CREATE INDEX vectors_partition ON vectors (partition, space)",
-    "CREATE TABLE tags (tag BLOB NOT NULL, entry INTEGER NOT NULL, PRIMARY KEY (tag, entry)) WITHOUT ROWID",
-    "CREATE INDEX tags_entry ON tags (entry)",
-    _BLOCKED,
-)
-# Takes the same time for any file: `created` stays empty for the entries that are there and is read from their bodies
-# when somebody asks (`_sqlite_select.written_at`). A program of the older version that has the file open may go on: it
-# names the columns it writes, and those it does not know have defaults.
-_UPGRADE: Final = (
-    "ALTER TABLE entries ADD COLUMN created REAL",
-    "ALTER TABLE groups RENAME TO groups_before",
-    _GROUPS,
-    "INSERT INTO groups (id, namespace, tenant, model) SELECT id, namespace, tenant, model FROM groups_before",
-    "DROP TABLE groups_before",
-    _BLOCKED,
-)
-# What a file of the older format that may not be written is read through: names in TEMP come before those in the file.
-_AS_IF_UPGRADED: Final = (
-    "CREATE TEMP VIEW entries AS SELECT *, NULL AS created FROM main.entries",
-    "CREATE TEMP VIEW groups AS SELECT *, x'' AS model_name FROM main.groups",
-    _BLOCKED.replace("TABLE", "TEMP TABLE"),
-)
-_UPGRADED_TABLES: Final = frozenset({"state", "groups", "spaces", "entries", "bodies", "vectors", "tags"})
-_TABLES: Final = _UPGRADED_TABLES | {"blocked"}
 
 _SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 _PATIENCE: Final = 1.0
@@ -122,7 +57,7 @@ class SqliteFile:
         self.path = path
         self._busy_timeout = busy_timeout
         self._behind = False
-        """Whether the file is of the previous format and may not be written: then it is read as it is."""
+        """Whether the file is of an older format and may not be written: then it is read as it is."""
 
     def connect(self, *, immutable: bool = False, writer: bool = False) -> sqlite3.Connection:
         """A new connection; it never creates the file.
@@ -147,7 +82,8 @@ class SqliteFile:
                 connection.execute("PRAGMA secure_delete = FAST")
                 connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
             else:
-                for statement in _AS_IF_UPGRADED if self._behind else ():
+                # Asked each time: somebody who may write the file may have upgraded it meanwhile.
+                for statement in AS_IF_UPGRADED.get(_version(connection), ()) if self._behind else ():
                     connection.execute(statement)
                 connection.execute("PRAGMA query_only = ON")
         except BaseException:
@@ -240,7 +176,7 @@ class SqliteFile:
     def _classify(self, *, immutable: bool) -> _State:
         with closing(self.connect(immutable=immutable)) as connection:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            version = _version(connection)
             names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
         tables = {name for (name,) in names}
         if not application and not version and not tables:
@@ -249,11 +185,11 @@ class SqliteFile:
             raise SqliteTroubleError(Trouble.FOREIGN, self.path)
         if version > SCHEMA_VERSION:
             raise SqliteTroubleError(Trouble.NEWER, self.path)
-        if version == _UPGRADED_VERSION and tables >= _UPGRADED_TABLES:
-            return _State.PREVIOUS
-        if version < _UPGRADED_VERSION:
+        if version not in TABLES:
             return _State.OLDER
-        return _State.READY if tables >= _TABLES else _State.DAMAGED
+        if not tables >= TABLES[version]:
+            return _State.DAMAGED
+        return _State.READY if version == SCHEMA_VERSION else _State.PREVIOUS
 
     def _log_bytes(self) -> int:
         try:
@@ -289,27 +225,27 @@ class SqliteFile:
             # A file system without shared memory keeps the old journal: slower, and right all the same.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("BEGIN IMMEDIATE")
-            for statement in _SCHEMA:
+            for statement in SCHEMA:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
 
     def _upgrade(self) -> bool:
-        """Make a file of the previous format into one of ours, with all its entries; False if it turns out damaged.
+        """Make a file of an older format into one of ours, with all its entries; False if it turns out damaged.
 
         A file that may not be written is left as it is, and read so.
         """
         try:
             with closing(self.connect(writer=True)) as connection:
-                # Programs of the previous version may be writing, and know nothing of the lock on the folder.
+                # Programs of an older version may be writing, and know nothing of the lock on the folder.
                 connection.execute(f"PRAGMA busy_timeout = {int(1000 * max(_PATIENCE, self._busy_timeout))}")
                 connection.execute("BEGIN IMMEDIATE")
                 # Where folders cannot be locked, another program may have been faster.
-                if connection.execute("PRAGMA user_version").fetchone() == (_UPGRADED_VERSION,):
-                    for statement in _UPGRADE:
+                while (version := _version(connection)) in UPGRADES:
+                    for statement in UPGRADES[version]:
                         connection.execute(statement)
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    connection.execute(f"PRAGMA user_version = {version + 1}")
                 connection.execute("COMMIT")
         except sqlite3.Error as error:
             trouble = diagnose(error)
@@ -366,3 +302,7 @@ class SqliteFile:
                 fcntl.flock(folder, fcntl.LOCK_UN)
         finally:
             os.close(folder)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

@@ -354,7 +354,7 @@ def _candidates(
     """The entries of these ids with their exact scores, without those gone or damaged; and the foreign ones' ids."""
     from aicache.stores._vectors import are_vectors, cosines
 
-    entries, foreign = read_entries(connection, wanted.partition, labels, codec)
+    entries, sizes, foreign = read_entries(connection, wanted.partition, labels, codec)
     read = [
         (number, entry, entry.vector)
         for number, entry in entries.items()
@@ -365,8 +365,10 @@ def _candidates(
     usable = are_vectors([vector for _, _, vector in read])
     sound = [each for each, good in zip(read, usable, strict=True) if good]
     scores = cosines(wanted.vector, [vector for _, _, vector in sound])
-    found = [(number, Candidate(entry, score)) for (number, entry, _), score in zip(sound, scores, strict=True)]
-    return found, foreign
+    return [
+        (number, Candidate(entry, score, sizes[number]))
+        for (number, entry, _), score in zip(sound, scores, strict=True)
+    ], foreign
 
 
 def _wrong_key() -> WrongKeyError:

@@ -14,37 +14,47 @@ from aicache.stores._sqlite_select import TAG_BYTES, tag_id
 from aicache.stores._sqlite_trouble import DamagedFileError
 
 __all__ = [
+    "WHOLE_AT_ONCE",
     "GroupNames",
     "Read",
     "Row",
     "Totals",
     "Transaction",
+    "Whole",
     "checksum",
     "read_blocked",
     "read_entries",
     "read_row",
     "read_totals",
+    "read_whole",
     "space_bytes",
 ]
 
 GroupNames = dict[tuple[bytes, bytes, bytes, bytes], int]
 """Ids of the rows of `groups`: namespace, tenant, model, model name."""
 
-_ROW_BYTES: Final = 290
+_ROW_BYTES: Final = 340
 """Bytes of the file an entry takes besides its body and vector: narrow row, four indexes, page headers
-(measured: 100,000 entries of 1 KB and 384 dimensions; since then a checksum and a time of 14 bytes were added)."""
+(measured: 100,000 entries of 1 KB and 384 dimensions; since then a checksum, a time and a cluster with its count of
+52 bytes were added)."""
 
 _CHUNK: Final = 250
 """Ids in one statement."""
+WHOLE_AT_ONCE: Final = _CHUNK
 
 _SURPLUS: Final = 15
 """Entries removed beyond need when the bound is reached, so that not every write must evict."""
 
-_READ: Final = (
-    "SELECT e.id, e.digest, e.expires, b.body, v.vector, v.checksum FROM entries e "
-    "JOIN bodies b ON b.id = e.id LEFT JOIN vectors v ON v.id = e.id"
+_COLUMNS: Final = "SELECT e.id, e.digest, e.expires, b.body, v.vector, v.checksum, e.cluster"
+_SIZE: Final = "(SELECT size FROM clusters WHERE name = e.cluster)"
+_TABLES: Final = "FROM entries e JOIN bodies b ON b.id = e.id LEFT JOIN vectors v ON v.id = e.id"
+_READ_KEY: Final = f"{_COLUMNS} {_TABLES} WHERE e.digest = ?"
+_READ: Final = f"{_COLUMNS}, {_SIZE} {_TABLES}"
+_WHOLE: Final = (
+    f"{_COLUMNS}, coalesce(v.partition, e.partition), g.namespace, g.tenant, g.model, g.model_name "
+    f"{_TABLES} JOIN groups g ON g.id = e.grp"
 )
-_READ_KEY: Final = f"{_READ} WHERE e.digest = ?"
+_ROW_COLUMNS: Final = 7
 
 
 class Totals(NamedTuple):
@@ -70,6 +80,10 @@ class Row(NamedTuple):
     vector: Vector | None
     checksum: int | None
     """Of the vector; the body has its own."""
+    cluster: bytes | None
+    """Outside the body, and so outside its checksum and its encryption, for it may change."""
+    cluster_size: int | None = None
+    """Entries of its cluster, where they were counted."""
 
     def entry(self, partition: Partition, codec: Codec) -> Entry:
         """The entry.
@@ -87,13 +101,29 @@ class Row(NamedTuple):
         if self.vector is not None and self.checksum != checksum(self.id, self.vector):
             raise UnreadableEntryError("The stored vector is damaged; the entry is ignored")
         key = CacheKey(partition, self.digest)
-        return codec.decode(key, self.body, expires=self.expires, vector=self.vector)
+        # A damaged one is the cluster of no other entry; the answer is as good as before.
+        cluster = self.cluster if isinstance(self.cluster, bytes) else None
+        return codec.decode(key, self.body, expires=self.expires, vector=self.vector, cluster=cluster)
+
+
+class Whole(NamedTuple):
+    """An entry that was found otherwise than by its key, with all that its key says."""
+
+    row: Row
+    partition: Partition
+
+    def entry(self, codec: Codec) -> Entry:
+        """As `Row.entry`."""
+        if not isinstance(self.partition.id, bytes):
+            raise UnreadableEntryError("The stored row does not say what its entry belongs to; the entry is ignored")
+        return self.row.entry(self.partition, codec)
 
 
 class Read(NamedTuple):
     """Entries by id, without those that are gone or damaged."""
 
     entries: dict[int, Entry]
+    cluster_sizes: dict[int, int]
     foreign: set[int]
     """Those that are there, but encrypted with a key that is not ours."""
 
@@ -127,18 +157,26 @@ def read_row(connection: sqlite3.Connection, key: CacheKey) -> Row | None:
 
 def read_entries(connection: sqlite3.Connection, partition: Partition, ids: Sequence[int], codec: Codec) -> Read:
     """The entries with these ids."""
-    read = Read({}, set())
+    read = Read({}, {}, set())
     for start in range(0, len(ids), _CHUNK):
         chunk = ids[start : start + _CHUNK]
         rows = connection.execute(f"{_READ} WHERE e.id IN ({_places(len(chunk))})", chunk).fetchall()
         for row in map(Row._make, rows):
             try:
                 read.entries[row.id] = row.entry(partition, codec)
+                size = row.cluster_size
+                read.cluster_sizes[row.id] = size if isinstance(size, int) and size > 1 else 1
             except WrongKeyError:
                 read.foreign.add(row.id)
             except UnreadableEntryError:
                 continue
     return read
+
+
+def read_whole(connection: sqlite3.Connection, ids: Sequence[int]) -> list[Whole]:
+    """The rows with these ids, at most `WHOLE_AT_ONCE`, without those that are gone."""
+    rows = connection.execute(f"{_WHOLE} WHERE e.id IN ({_places(len(ids))})", ids).fetchall()
+    return [Whole(Row(*row[:_ROW_COLUMNS]), Partition(*row[_ROW_COLUMNS:])) for row in rows]
 
 
 def read_blocked(connection: sqlite3.Connection, asker: CacheKey | None) -> frozenset[bytes]:
@@ -155,18 +193,18 @@ class Transaction:
     __slots__ = (
         "_before",
         "_bytes",
-        "_connection",
         "_entries",
         "_epoch",
         "_gone",
         "_groups",
         "_seq",
+        "connection",
         "new_groups",
     )
 
     def __init__(self, connection: sqlite3.Connection, groups: GroupNames) -> None:
         self._before = read_totals(connection)
-        self._connection = connection
+        self.connection = connection
         self._groups = groups
         self.new_groups: GroupNames = {}
         """Rows of `groups` this transaction has learned of; true for good once it is committed."""
@@ -181,7 +219,7 @@ class Transaction:
         """Write the totals if they changed."""
         totals = Totals(self._seq, self._entries, self._bytes, self._gone, self._epoch)
         if totals != self._before:
-            self._connection.execute("UPDATE state SET seq = ?, entries = ?, bytes = ?, gone = ?, epoch = ?", totals)
+            self.connection.execute("UPDATE state SET seq = ?, entries = ?, bytes = ?, gone = ?, epoch = ?", totals)
 
     def put(self, entry: Entry, body: bytes, max_entries: int, max_bytes: int) -> None:
         """Write the entry in place of its predecessor, then keep the bounds."""
@@ -191,14 +229,15 @@ class Transaction:
             raise UnwritableEntryError(
                 f"An entry takes more than max_bytes, which is {max_bytes}, and was not written; give a larger one"
             )
-        execute = self._connection.execute
+        execute = self.connection.execute
         old = execute("SELECT id FROM entries WHERE digest = ?", (entry.key.digest,)).fetchone()
         if old is not None:
             self.delete(old)
             self._epoch += 1
         number = self._tick()
         execute(
-            "INSERT INTO entries (id, digest, grp, expires, used, bytes, created) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO entries (id, digest, grp, expires, used, bytes, created, cluster, partition) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 number,
                 entry.key.digest,
@@ -207,6 +246,8 @@ class Transaction:
                 number,
                 size,
                 _real(entry.created),
+                entry.cluster,
+                entry.key.partition.id if entry.vector is None else None,
             ),
         )
         execute("INSERT INTO bodies (id, body) VALUES (?, ?)", (number, body))
@@ -230,15 +271,20 @@ class Transaction:
     def record_uses(self, recent: Iterable[int]) -> None:
         """Note that these entries were read, the last one last; the dead among them do not matter."""
         for number in recent:
-            self._connection.execute("UPDATE entries SET used = ? WHERE id = ?", (self._tick(), number))
+            self.connection.execute("UPDATE entries SET used = ? WHERE id = ?", (self._tick(), number))
 
     def touch(self, key: CacheKey, expires: float | None) -> None:
         """Set when the entry expires."""
-        self._connection.execute("UPDATE entries SET expires = ? WHERE digest = ?", (_real(expires), key.digest))
+        self.connection.execute("UPDATE entries SET expires = ? WHERE digest = ?", (_real(expires), key.digest))
+
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        """Make the entry one of the cluster. Moves no epoch: the answer is the same."""
+        statement = "UPDATE entries SET cluster = ? WHERE digest = ? AND cluster IS NOT ?"
+        self.connection.execute(statement, (cluster, key.digest, cluster))
 
     def remove(self, keys: Iterable[CacheKey]) -> int:
         """Delete the entries of these keys; how many there were."""
-        execute = self._connection.execute
+        execute = self.connection.execute
         found = (execute("SELECT id FROM entries WHERE digest = ?", (key.digest,)).fetchone() for key in keys)
         removed = self.delete([row[0] for row in found if row is not None])
         self._epoch += 1  # Also where nothing was left here: another program's L1 may still hold it.
@@ -253,7 +299,7 @@ class Transaction:
     def block(self, asker: CacheKey, entry: CacheKey) -> None:
         """Note that the asker must never get this entry. Moves no epoch: the entry itself is not wrong."""
         pair = (asker.digest, entry.digest)
-        self._connection.execute("INSERT OR IGNORE INTO blocked (asker, entry) VALUES (?, ?)", pair)
+        self.connection.execute("INSERT OR IGNORE INTO blocked (asker, entry) VALUES (?, ?)", pair)
 
     def sweep(self, now: float, limit: int) -> int:
         """Delete at most `limit` expired entries, the longest expired first. Moves no epoch: nobody serves them."""
@@ -265,12 +311,12 @@ class Transaction:
         for start in range(0, len(ids), _CHUNK):
             chunk = ids[start : start + _CHUNK]
             among = f"IN ({_places(len(chunk))})"
-            count, size = self._connection.execute(
+            count, size = self.connection.execute(
                 f"SELECT count(*), coalesce(sum(bytes), 0) FROM entries WHERE id {among}",  # noqa: S608 - placeholders only
                 chunk,
             ).fetchone()
             for table, column in (("entries", "id"), ("bodies", "id"), ("vectors", "id"), ("tags", "entry")):
-                self._connection.execute(f"DELETE FROM {table} WHERE {column} {among}", chunk)  # noqa: S608 - ours
+                self.connection.execute(f"DELETE FROM {table} WHERE {column} {among}", chunk)  # noqa: S608 - ours
             self._entries -= count
             self._bytes -= size
             self._gone += count
@@ -290,7 +336,7 @@ class Transaction:
             rows = [row for row in self._expired(now, _CHUNK) if row[0] != newest]
             rows = (
                 rows
-                or self._connection.execute(
+                or self.connection.execute(
                     "SELECT id, bytes FROM entries WHERE id <> ? ORDER BY used LIMIT ?", (newest, _CHUNK)
                 ).fetchall()
             )
@@ -305,7 +351,7 @@ class Transaction:
                 return
 
     def _expired(self, now: float, limit: int) -> list[tuple[int, int]]:
-        return self._connection.execute(
+        return self.connection.execute(
             "SELECT id, bytes FROM entries WHERE expires <= ? ORDER BY expires LIMIT ?", (now, limit)
         ).fetchall()
 
@@ -318,7 +364,7 @@ class Transaction:
         names = (partition.namespace, partition.tenant, partition.model, partition.model_name)
         known = self._groups.get(names)
         if known is None:
-            execute = self._connection.execute
+            execute = self.connection.execute
             execute("INSERT OR IGNORE INTO groups (namespace, tenant, model, model_name) VALUES (?, ?, ?, ?)", names)
             query = "SELECT id FROM groups WHERE namespace = ? AND tenant = ? AND model = ? AND model_name = ?"
             known = self.new_groups[names] = int(execute(query, names).fetchone()[0])
@@ -326,9 +372,9 @@ class Transaction:
 
     def _space(self, space: str | None) -> int:
         name = (space_bytes(space),)
-        found = self._connection.execute("SELECT id FROM spaces WHERE name = ?", name).fetchone()
+        found = self.connection.execute("SELECT id FROM spaces WHERE name = ?", name).fetchone()
         if found is None:
-            return int(self._connection.execute("INSERT INTO spaces (name) VALUES (?)", name).lastrowid or 0)
+            return int(self.connection.execute("INSERT INTO spaces (name) VALUES (?)", name).lastrowid or 0)
         return int(found[0])
 
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from aicache._codec import Codec
 from aicache._errors import UnreadableEntryError, WrongKeyError
-from aicache._model import CacheKey, Listed, Partition, Space, Vector
+from aicache._model import Listed, Space, Vector
 from aicache.stores._sqlite_nearest import sound
-from aicache.stores._sqlite_rows import Row, space_bytes
+from aicache.stores._sqlite_rows import read_whole, space_bytes
 
 __all__ = ["COMPARED_AT_ONCE", "Comparison"]
 
@@ -26,12 +26,6 @@ _SLACK: Final = 1e-6
 _VECTORS: Final = (
     "SELECT id, vector, checksum FROM vectors WHERE space = (SELECT id FROM spaces WHERE name = ?) "
     "AND length(vector) = ? AND typeof(vector) = 'blob' AND id IN "
-)
-_WHOLE: Final = (
-    "SELECT e.id, e.digest, e.expires, b.body, v.vector, v.checksum, "
-    "v.partition, g.namespace, g.tenant, g.model, g.model_name "
-    "FROM entries e JOIN bodies b ON b.id = e.id JOIN vectors v ON v.id = e.id JOIN groups g ON g.id = e.grp "
-    "WHERE e.id = ?"
 )
 
 
@@ -79,12 +73,11 @@ class Comparison:
 
     def _read(self, connection: sqlite3.Connection, number: int, score: float) -> Listed | None:
         """The entry of this id; None if it is gone or cannot be read."""
-        found = connection.execute(_WHOLE, (number,)).fetchone()
-        if found is None:
+        found = read_whole(connection, (number,))
+        if not found:
             return None
-        row, partition = Row._make(found[:6]), Partition(*found[6:])
         try:
-            entry = row.entry(partition, self._codec)
+            entry = found[0].entry(self._codec)
         except WrongKeyError:
             self._foreign = True
             return None
@@ -93,4 +86,4 @@ class Comparison:
         # What the entry itself says of its space is covered by its checksum, the column is not.
         if entry.space != self._space:
             return None
-        return Listed(CacheKey(partition, row.digest), entry.query, score, entry.created)
+        return Listed(entry.key, entry.query, score, entry.created)

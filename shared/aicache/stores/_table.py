@@ -32,8 +32,8 @@ class EntryTable:
     always before it decides anything, so that in one thread the result is as if it had learned at once.
 
     `on_removed` is called under the lock for every entry that leaves: evicted, replaced, removed, swept or cleared,
-    and for one that the policy turns away in its own `put`. It must not raise nor call the table. `touch` replaces
-    the object of an entry; that is not leaving.
+    and for one that the policy turns away in its own `put`. It must not raise nor call the table. `touch` and
+    `join` replace the object of an entry; that is not leaving.
 
     A forked child keeps the entries, unless a thread of its parent was in the middle of a change: then it begins with
     an empty table, and `on_removed` is not called.
@@ -66,6 +66,7 @@ class EntryTable:
         self._hits: deque[bytes] = deque(maxlen=_BACKLOG)
         self._index = _SelectionIndex()
         self._expiries = _Expiries(self._entries)
+        self._clusters = _Clusters()
 
     def _recover(self) -> None:
         """In a forked child: nobody is left who could release the lock or finish the change."""
@@ -109,6 +110,7 @@ class EntryTable:
             self._entries[digest] = entry  # in one step: a reader never finds a gap between old and new
             self._bytes += weight
             self._index.add(entry)
+            self._clusters.add(entry.cluster)
             self._expiries.add(digest, entry.expires)
             for victim in self._policy.admit(digest):
                 self._drop(victim)
@@ -122,6 +124,19 @@ class EntryTable:
             if entry is not None and entry.expires != expires:
                 self._entries[digest] = replace(entry, expires=expires)
                 self._expiries.add(digest, expires)
+
+    def join(self, digest: bytes, cluster: bytes) -> None:
+        """Make the entry one of the cluster; nothing happens if it is gone. Does not count as a use."""
+        with self._lock:
+            entry = self._entries.get(digest)
+            if entry is not None and entry.cluster != cluster:
+                self._entries[digest] = replace(entry, cluster=cluster)
+                self._clusters.remove(entry.cluster)
+                self._clusters.add(cluster)
+
+    def cluster_size(self, cluster: bytes | None) -> int:
+        """How many entries are of the cluster; 1 if it is None. Takes no lock."""
+        return self._clusters.size(cluster)
 
     def remove(self, digests: Iterable[bytes]) -> int:
         """Remove the entries of these digests; how many there were."""
@@ -148,6 +163,7 @@ class EntryTable:
             self._hits.clear()
             self._index = _SelectionIndex()
             self._expiries = _Expiries(self._entries)
+            self._clusters = _Clusters()
             self._policy.clear()
             if self._on_removed is not None:
                 for entry in removed:
@@ -208,6 +224,7 @@ class EntryTable:
         """Settle the accounts of an entry that leaves."""
         self._bytes -= entry.weight
         self._index.remove(entry)
+        self._clusters.remove(entry.cluster)
         if self._on_removed is not None:
             self._on_removed(entry)
 
@@ -264,6 +281,32 @@ def _group(partition: Partition) -> _Group:
 
 def _agrees(group: _Group, wanted: tuple[bytes | None, ...]) -> bool:
     return all(want is None or want == have for have, want in zip(group, wanted, strict=True))
+
+
+class _Clusters:
+    """How many entries each cluster has. Entries of none cost nothing."""
+
+    __slots__ = ("_sizes",)
+
+    def __init__(self) -> None:
+        self._sizes: dict[bytes, int] = {}
+
+    def size(self, cluster: bytes | None) -> int:
+        # At least 1: a reader without the lock may hold an entry that has just left.
+        return 1 if cluster is None else self._sizes.get(cluster, 1)
+
+    def add(self, cluster: bytes | None) -> None:
+        if cluster is not None:
+            self._sizes[cluster] = self._sizes.get(cluster, 0) + 1
+
+    def remove(self, cluster: bytes | None) -> None:
+        if cluster is None:
+            return
+        left = self._sizes[cluster] - 1
+        if left:
+            self._sizes[cluster] = left
+        else:
+            del self._sizes[cluster]
 
 
 class _Expiries:

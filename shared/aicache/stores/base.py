@@ -17,8 +17,8 @@ __all__ = [
     "BatchStore",
     "BulkStore",
     "Fetched",
-    "Lessons",
     "LessonStore",
+    "Lessons",
     "Nearby",
     "Store",
 ]
@@ -65,8 +65,8 @@ class Store(Protocol):
         """At most `k` entries of the partition and space, nearest first, scores as true cosines in [-1, 1].
 
         An entry whose vector is in another space or dimension is never returned; a damaged one is left out, and so is
-        one that was blocked for the asker. Each says how many entries of its cluster there are. Those that score below `floor` may be left out too; the nearest is there all
-        the same, where finding it costs nothing.
+        one that was blocked for the asker. Each says how many entries of its cluster there are. Those that score below
+        `floor` may be left out too; the nearest is there all the same, where finding it costs nothing.
         `WrongKeyError` where all there are is encrypted with a foreign key.
         """
 
@@ -216,7 +216,7 @@ class Lessons:
 
 @runtime_checkable
 class LessonStore(Protocol):
-    """A store that keeps what a learned matcher learns, for all processes. A blocking port only: never asked by a lookup.
+    """A store that keeps what a learned matcher learns, for all processes. Blocking only: no lookup asks for it.
 
     A log is named by 16 bytes and appended to atomically: no lesson of any process is lost or counted twice. `clear`
     and `sweep` leave logs alone. Errors are those of `Store`.
@@ -229,7 +229,10 @@ class LessonStore(Protocol):
         """Those behind position `after`, as far as they are still there; `first` is `after + 1` if there are none."""
 
     def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
-        """Keep a summary of the log up to a position, unless there is one of a higher position."""
+        """Keep a summary of the log up to a position, unless there is one of a higher position the log has reached.
+
+        One beyond the end is of a log that was lost, and goes.
+        """
 
     def summary(self, log: bytes) -> tuple[int, bytes] | None:
         """The position and the summary kept last, or None."""

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
+from aicache.stores._logs import Logs
 from aicache.stores._table import EntryTable
+from aicache.stores.base import Lessons
 
 if TYPE_CHECKING:
     from aicache.stores._vectors import VectorIndex
@@ -39,7 +41,8 @@ class MemoryStore:
     leaves; an entry larger than `max_bytes` is not kept. The nearest entry of a question counts as used, whether
     or not it is served.
 
-    Of the pairs that were blocked the last 10,000 are kept; older ones are forgotten, as all is when the process ends.
+    Of the pairs that were blocked the last 10,000 are kept, and of each log the last 4,096 lessons; older ones are
+    forgotten, as all is when the process ends. Lessons count towards neither bound.
 
     Vectors are kept as float32 in the entries; `max_bytes` counts those. Large partitions have a float16 graph
     besides, about 1,000 bytes an entry at 384 dimensions, which it does not count.
@@ -69,6 +72,7 @@ class MemoryStore:
         self._shelves: dict[_Place, _Shelf] = {}
         self._left: dict[_Place, _Shelf] = {}  # what a forked child does not use
         self._blocked = _Blocked()
+        self._logs = Logs()
         in_forked_child(self._recover)  # after the table's own
 
     @property
@@ -98,18 +102,27 @@ class MemoryStore:
             digests = [digest for label, _ in labels if (digest := shelf.digests.get(label)) is not None]
         if blocked:
             digests = [digest for digest in digests if digest not in blocked]
-        candidates = self._scored(digests, search.space, search.vector)[: search.k]
-        if candidates:
-            self._table.get(candidates[0].entry.key.digest)
-        return candidates
+        scored = self._scored(digests, search.space, search.vector)[: search.k]
+        if scored:
+            self._table.get(scored[0][0].key.digest)
+        return [Candidate(entry, score, self._table.cluster_size(entry.cluster)) for entry, score in scored]
 
     def write(self, entry: Entry) -> None:
         """Store the entry in place of any earlier one with its key."""
-        if entry.vector is not None:
+        self.write_many((entry,))
+
+    def write_many(self, entries: Sequence[Entry]) -> None:
+        """Store these entries, each in place of any earlier one with its key."""
+        if any(entry.vector is not None for entry in entries):
             import aicache.stores._vectors  # noqa: F401 - without numpy, fail before anything is stored
-        with self._lock:
-            if self._table.put(entry) and entry.vector is not None and entry.space is not None:
-                self._shelve(entry, entry.space, entry.vector)
+        for entry in entries:
+            with self._lock:
+                if self._table.put(entry) and entry.vector is not None and entry.space is not None:
+                    self._shelve(entry, entry.space, entry.vector)
+
+    def entries(self, selection: Selection) -> Sequence[Entry]:
+        """Every entry of the selection, expired ones too."""
+        return self._table.select(selection)
 
     def touch(self, key: CacheKey, expires: float | None) -> None:
         """Set when the entry expires; nothing happens if it is gone."""
@@ -153,6 +166,30 @@ class MemoryStore:
         with self._lock:
             self._blocked.add(asker, entry)
 
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        """Make the entry one of the cluster; nothing happens if it is gone."""
+        self._table.join(key.digest, cluster)
+
+    def append_lessons(self, log: bytes, lessons: Sequence[bytes]) -> int:
+        """Append lessons to a log; how many it has ever had."""
+        return self._logs.append(log, lessons)
+
+    def lessons(self, log: bytes, after: int) -> Lessons:
+        """The lessons of a log behind this position that are still there."""
+        return self._logs.read(log, after)
+
+    def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
+        """Keep a summary of a log up to this position, unless there is one of a higher position it has reached."""
+        self._logs.keep_summary(log, position, summary)
+
+    def summary(self, log: bytes) -> tuple[int, bytes] | None:
+        """The position and the summary of a log that was kept last, or None."""
+        return self._logs.summary(log)
+
+    def forget_lessons(self, log: bytes) -> None:
+        """Remove the log and its summary."""
+        self._logs.forget(log)
+
     def sweep(self, now: float, limit: int) -> int:
         """Remove at most `limit` entries with `expires <= now`; how many were removed."""
         with self._lock:
@@ -171,6 +208,7 @@ class MemoryStore:
         self.clear(Selection())
         with self._lock:
             self._blocked = _Blocked()
+        self._logs.clear()
 
     def _recover(self) -> None:
         """In a forked child: keep what is there if nobody was at work in it, else begin anew."""
@@ -186,7 +224,7 @@ class MemoryStore:
 
     # ------------------------------------------------------------------------------ vectors
 
-    def _scored(self, digests: Sequence[bytes], space: Space, vector: Vector) -> list[Candidate]:
+    def _scored(self, digests: Sequence[bytes], space: Space, vector: Vector) -> list[tuple[Entry, float]]:
         """These entries with exact scores, nearest first."""
         from aicache.stores._vectors import cosines
 
@@ -197,9 +235,9 @@ class MemoryStore:
             if entry is not None and entry.space == space and entry.vector is not None:
                 entries.append(entry)
                 vectors.append(entry.vector)
-        candidates = [Candidate(*pair) for pair in zip(entries, cosines(vector, vectors), strict=True)]
-        candidates.sort(key=lambda candidate: -candidate.score)
-        return candidates
+        scored = list(zip(entries, cosines(vector, vectors), strict=True))
+        scored.sort(key=lambda pair: -pair[1])
+        return scored
 
     def _shelve(self, entry: Entry, space: Space, vector: Vector) -> None:
         """Make the entry findable by its vector. Under the lock."""

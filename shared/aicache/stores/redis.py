@@ -31,21 +31,23 @@ except ImportError as error:
     raise MissingExtraError("RedisStore", "redis") from error
 
 from aicache.stores._redis_clients import AsyncClients, Clients, Limits
-from aicache.stores._redis_dialect import DIALECTS
 from aicache.stores._redis_known import Known, ServerClock
 from aicache.stores._redis_layout import Keys
+from aicache.stores._redis_lessons import Logs
 from aicache.stores._redis_operations import Operations
 from aicache.stores._redis_run import run, run_async
+from aicache.stores._redis_search import DIALECTS
 from aicache.stores._redis_selecting import Selecting
 from aicache.stores._redis_session import Session
 from aicache.stores._redis_url import read_url
-from aicache.stores.base import Fetched, Nearby
+from aicache.stores._redis_writing import Writing
+from aicache.stores.base import Fetched, Lessons, Nearby
 
 __all__ = ["RedisStore"]
 
 
 class RedisStore:
-    """A `Store` and `AsyncStore` on a Redis: a single server, a cluster, or a primary that Sentinels name.
+    """A store on a Redis: a single server, a cluster, or a primary that Sentinels name. Both halves, and lessons.
 
     Nothing is connected before the first use. No trouble leaves as anything but `StoreError`, whose text quotes neither
     credentials nor questions. Every operation is written once, for both halves.
@@ -116,7 +118,9 @@ class RedisStore:
         )
         self._prefix = prefix
         self._operations = Operations(session)
+        self._writing = Writing(session)
         self._selecting = Selecting(session)
+        self._logs = Logs(session.keys)
 
     def __repr__(self) -> str:
         return f"RedisStore(prefix={self._prefix!r}, dialect={self.dialect!r})"
@@ -182,7 +186,11 @@ class RedisStore:
 
     def write(self, entry: Entry) -> None:
         """Store the entry in place of any earlier one with its key. One round trip; two where a cluster replaces."""
-        run(self._operations.write(entry), self._clients)
+        run(self._writing.write(entry), self._clients)
+
+    def write_many(self, entries: Sequence[Entry]) -> None:
+        """As `write` of each, in the same order; 128, or as many as are 900 KB, in one round trip to each node."""
+        run(self._writing.write_many(entries), self._clients)
 
     def touch(self, key: CacheKey, expires: float | None) -> None:
         """Set when the entry expires; nothing happens if it is gone."""
@@ -206,6 +214,10 @@ class RedisStore:
         """
         return run(self._selecting.similar(selection, space, vector, min_score), self._clients)
 
+    def entries(self, selection: Selection) -> Sequence[Entry]:
+        """Every entry of the selection that can be read, in no order, expired ones too; a megabyte at a time."""
+        return run(self._selecting.entries(selection), self._clients)
+
     def block(self, asker: CacheKey, entry: CacheKey) -> None:
         """Never again return this entry from `nearest` for this asker. Kept until the server loses it."""
         run(self._operations.block(asker, entry), self._clients)
@@ -227,6 +239,35 @@ class RedisStore:
     def epoch(self) -> int:
         """Differs when another program has removed or replaced entries, or when the server lost its data."""
         return run(self._operations.epoch(), self._clients)
+
+    # ---------------------------------------------------------------------------------------- learning
+
+    def append_lessons(self, log: bytes, lessons: Sequence[bytes]) -> int:
+        """Append them, in one step and one round trip; how many the log has ever had, after it.
+
+        Less than before where the server has lost the log: positions then begin anew.
+        """
+        return run(self._logs.append(log, lessons), self._clients)
+
+    def lessons(self, log: bytes, after: int) -> Lessons:
+        """Those behind position `after`, as far as they are still there; a thousand in one round trip."""
+        return run(self._logs.lessons(log, after), self._clients)
+
+    def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
+        """Keep a summary of the log up to a position, unless there is one of a higher position it has reached."""
+        run(self._logs.keep_summary(log, position, summary), self._clients)
+
+    def summary(self, log: bytes) -> tuple[int, bytes] | None:
+        """The position and the summary kept last, or None."""
+        return run(self._logs.summary(log), self._clients)
+
+    def forget_lessons(self, log: bytes) -> None:
+        """Remove the log and its summary; positions begin anew."""
+        run(self._logs.forget(log), self._clients)
+
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        """Make an entry one of the cluster; nothing happens if the entry is gone."""
+        run(self._operations.join(key, cluster), self._clients)
 
     def close(self) -> None:
         """Close the connections; a second call does nothing, any other call afterwards raises `StoreError`."""
@@ -253,7 +294,11 @@ class RedisStore:
 
     async def awrite(self, entry: Entry) -> None:
         """As `write`."""
-        await run_async(self._operations.write(entry), self._async_clients)
+        await run_async(self._writing.write(entry), self._async_clients)
+
+    async def awrite_many(self, entries: Sequence[Entry]) -> None:
+        """As `write_many`."""
+        await run_async(self._writing.write_many(entries), self._async_clients)
 
     async def atouch(self, key: CacheKey, expires: float | None) -> None:
         """As `touch`."""
@@ -270,6 +315,10 @@ class RedisStore:
     async def asimilar(self, selection: Selection, space: Space, vector: Vector, min_score: float) -> Sequence[Listed]:
         """As `similar`."""
         return await run_async(self._selecting.similar(selection, space, vector, min_score), self._async_clients)
+
+    async def aentries(self, selection: Selection) -> Sequence[Entry]:
+        """As `entries`."""
+        return await run_async(self._selecting.entries(selection), self._async_clients)
 
     async def ablock(self, asker: CacheKey, entry: CacheKey) -> None:
         """As `block`."""

@@ -12,21 +12,25 @@ import math
 import sqlite3
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
 from aicache._clock import Clock, SystemClock
 from aicache._codec import Codec
-from aicache._errors import ConfigurationError, StoreError, WrongKeyError
+from aicache._errors import ConfigurationError, StoreError, UnreadableEntryError, UnwritableEntryError, WrongKeyError
 from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
+from aicache.stores import _sqlite_lessons
 from aicache.stores._sqlite_file import Identity, SqliteFile
 from aicache.stores._sqlite_home import Home, Homes
 from aicache.stores._sqlite_nearest import Neighbours
-from aicache.stores._sqlite_rows import Row, Transaction, read_row, read_totals
+from aicache.stores._sqlite_options import absolute_path, whole_number
+from aicache.stores._sqlite_rows import WHOLE_AT_ONCE, Row, Transaction, read_row, read_totals, read_whole
 from aicache.stores._sqlite_select import count_keys, count_selected, select
 from aicache.stores._sqlite_session import Session
 from aicache.stores._sqlite_similar import COMPARED_AT_ONCE, Comparison
 from aicache.stores._sqlite_trouble import SqliteTroubleError, Trouble, diagnose
+from aicache.stores.base import Lessons
 
 __all__ = ["SqliteStore", "default_path"]
 
@@ -34,6 +38,8 @@ R = TypeVar("R")
 
 _CLEARED_AT_ONCE: Final = 500
 """Entries removed in one transaction: about 15 ms, so that other programs get their turn."""
+_WRITTEN_AT_ONCE: Final = 100
+"""Entries written in one transaction: about 10 ms, as above."""
 _SHRUNK_AT_ONCE: Final = 500
 _ATTEMPTS: Final = 3
 """A damaged file is set aside and a moved one opened anew, then the operation is carried out on the new one."""
@@ -80,10 +86,10 @@ class SqliteStore:
         clock: Clock | None = None,
         codec: Codec | None = None,
     ) -> None:
-        self._path = _resolved(default_path() if path is None else path)
-        self._max_entries = _whole("max_entries", max_entries, least=1)
-        self._max_bytes = _whole("max_bytes", max_bytes, least=1)
-        self._index_bytes = _whole("index_bytes", index_bytes, least=0)
+        self._path = absolute_path(default_path() if path is None else path)
+        self._max_entries = whole_number("max_entries", max_entries, least=1)
+        self._max_bytes = whole_number("max_bytes", max_bytes, least=1)
+        self._index_bytes = whole_number("index_bytes", index_bytes, least=0)
         if not (isinstance(busy_timeout, (int, float)) and math.isfinite(busy_timeout) and busy_timeout >= 0):
             raise ConfigurationError("busy_timeout", f"give seconds of at least 0; got {busy_timeout!r}")
         self._busy_timeout = float(busy_timeout)
@@ -157,6 +163,50 @@ class SqliteStore:
         """Store the entry in place of any earlier one with its key; committed when this returns."""
         body = self._codec.encode(entry)
         self._change(lambda transaction: transaction.put(entry, body, self._max_entries, self._max_bytes))
+
+    def write_many(self, entries: Sequence[Entry]) -> None:
+        """As `write` of each, a hundred in one transaction. One that cannot be written does not cost the others.
+
+        Raises:
+            UnwritableEntryError: one or more could not be written, ever; the others are.
+        """
+        refused: UnwritableEntryError | None = None
+        for start in range(0, len(entries), _WRITTEN_AT_ONCE):
+            refused = self._write_some(entries[start : start + _WRITTEN_AT_ONCE]) or refused
+        if refused is not None:
+            raise refused
+
+    def entries(self, selection: Selection) -> Sequence[Entry]:
+        """Every entry of the selection that can be read. Those without a vector that an older version wrote are not."""
+        ids = self._look(lambda connection: select(connection, selection))
+        found: list[Entry] = []
+        for start in range(0, len(ids), WHOLE_AT_ONCE):
+            found += self._read_some(ids[start : start + WHOLE_AT_ONCE])
+        return found
+
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        """Make the entry one of the cluster; nothing happens if it is gone."""
+        self._change(lambda transaction: transaction.join(key, cluster))
+
+    def append_lessons(self, log: bytes, lessons: Sequence[bytes]) -> int:
+        """Append lessons to a log; how many it has ever had. Committed when this returns."""
+        return self._change(lambda transaction: _sqlite_lessons.append(transaction.connection, log, lessons))
+
+    def lessons(self, log: bytes, after: int) -> Lessons:
+        """The lessons of a log behind this position that are still there. A damaged one is given as it is."""
+        return self._look(lambda connection: _sqlite_lessons.read(connection, log, after))
+
+    def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
+        """Keep a summary of a log up to this position, unless there is one of a higher position it has reached."""
+        self._change(lambda transaction: _sqlite_lessons.keep_summary(transaction.connection, log, position, summary))
+
+    def summary(self, log: bytes) -> tuple[int, bytes] | None:
+        """The position and the summary of a log that was kept last, or None. A damaged one is given as it is."""
+        return self._look(lambda connection: _sqlite_lessons.read_summary(connection, log))
+
+    def forget_lessons(self, log: bytes) -> None:
+        """Remove the log and its summary."""
+        self._change(lambda transaction: _sqlite_lessons.forget(transaction.connection, log))
 
     def touch(self, key: CacheKey, expires: float | None) -> None:
         """Set when the entry expires; nothing happens if it is gone."""
@@ -241,6 +291,35 @@ class SqliteStore:
 
     def _change(self, act: Callable[[Transaction], R]) -> R:
         return self._carry_out(lambda session: session.write(act))
+
+    def _write_some(self, entries: Sequence[Entry]) -> UnwritableEntryError | None:
+        """Write these in one transaction; the error of one that was refused."""
+        pairs: list[tuple[Entry, bytes]] = []
+        refused: UnwritableEntryError | None = None
+        for entry in entries:
+            try:
+                pairs.append((entry, self._codec.encode(entry)))
+            except UnwritableEntryError as error:
+                refused = error
+
+        def put(transaction: Transaction) -> UnwritableEntryError | None:
+            too_large: UnwritableEntryError | None = None
+            for entry, body in pairs:
+                try:
+                    transaction.put(entry, body, self._max_entries, self._max_bytes)
+                except UnwritableEntryError as error:  # Raised before anything was changed.
+                    too_large = error
+            return too_large
+
+        return self._change(put) or refused
+
+    def _read_some(self, ids: Sequence[int]) -> list[Entry]:
+        """The entries of these ids that can be read."""
+        entries = []
+        for whole in self._look(lambda connection: read_whole(connection, ids)):
+            with suppress(UnreadableEntryError):
+                entries.append(whole.entry(self._codec))
+        return entries
 
     def _clear(self, ids: Sequence[int]) -> int:
         return self._change(lambda transaction: transaction.clear(ids))
@@ -327,25 +406,3 @@ class SqliteStore:
                 "Replace it only while no program uses it.",
                 self._path,
             )
-
-
-def _whole(parameter: str, value: int, *, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(parameter, f"give a whole number of at least {least}; got {value!r}")
-    return value
-
-
-def _resolved(path: str | Path) -> Path:
-    """The absolute path, links followed: SQLite puts its log beside the real file."""
-    if str(path) == ":memory:":
-        raise ConfigurationError("path", "give the path of a file; MemoryStore keeps answers in memory")
-    try:
-        resolved = Path(path).expanduser().resolve()
-        folder = resolved.is_dir()
-    except (OSError, RuntimeError):
-        return Path(path).absolute()
-    except ValueError:
-        raise ConfigurationError("path", "give the path of a file; it has a character no path can have") from None
-    if folder:
-        raise ConfigurationError("path", f"give the path of a file; {resolved} is a folder")
-    return resolved

@@ -7,7 +7,8 @@ docs/testing.md shows how an application's own tests use them. Nothing here impo
 """
 
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
-from aicache.testing._chaos import ChaosFaults, ChaosStore
+from aicache.testing._chaos import ChaosStore
+from aicache.testing._chaos_faults import ChaosFaults
 from aicache.testing._contract import StoreContract
 from aicache.testing._fakes import FailingStore, FakeClock, FakeEmbedder
 from aicache.testing._proxy import FaultMode, FaultProxy

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, ParamSpec, TypeVar
+from functools import cache
+from typing import Final, ParamSpec, TypeVar, cast
 
 from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, StoreSize, Vector
-from aicache.stores.base import Store
+from aicache.stores.base import BulkStore, Lessons, LessonStore, Store
 
-__all__ = ["STORE_METHODS", "StoreAround", "chosen_methods"]
+__all__ = ["STORE_METHODS", "BulkAround", "StoreAround", "chosen_methods"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,9 +29,17 @@ STORE_METHODS: Final = frozenset(
         "size",
         "epoch",
         "close",
+        "write_many",
+        "entries",
+        "append_lessons",
+        "lessons",
+        "keep_summary",
+        "summary",
+        "forget_lessons",
+        "join",
     }
 )
-"""The methods of `Store`; those of `AsyncStore` are called the same with an `a` before it."""
+"""The methods of `Store`, `BulkStore` and `LessonStore`; async twins are called the same with an `a` before it."""
 
 
 def chosen_methods(parameter: str, names: Iterable[str]) -> frozenset[str]:
@@ -46,10 +55,21 @@ def chosen_methods(parameter: str, names: Iterable[str]) -> frozenset[str]:
 
 
 class StoreAround(ABC):
-    """A `Store` that hands each call to `_pass`, which may carry it out on the store inside."""
+    """A `Store` that hands each call to `_pass`, which may carry it out on the store inside.
+
+    It is a `BulkStore` or a `LessonStore` if the one inside is. Whoever wants to know asks whether the class has the
+    methods, so an instance becomes one of a subclass that has them.
+    """
+
+    @classmethod
+    def _parts(cls, store: Store) -> tuple[type, ...]:
+        """What the class has to be extended by to go around this store."""
+        bulk = (BulkAround,) if isinstance(store, BulkStore) else ()
+        return (*bulk, _LessonsAround) if isinstance(store, LessonStore) else bulk
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.__class__ = _extended(type(self), *self._parts(store))
 
     @abstractmethod
     def _pass(self, method: str, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -124,3 +144,60 @@ class StoreAround(ABC):
     def close(self) -> None:
         """As `Store.close`."""
         self._pass("close", self._store.close)
+
+
+class BulkAround(StoreAround):
+    """The methods of `BulkStore`, around a store that has them."""
+
+    def write_many(self, entries: Sequence[Entry]) -> None:
+        """As `BulkStore.write_many`."""
+        self._pass("write_many", cast("BulkStore", self._store).write_many, entries)
+
+    def entries(self, selection: Selection) -> Sequence[Entry]:
+        """As `BulkStore.entries`."""
+        return self._pass("entries", cast("BulkStore", self._store).entries, selection)
+
+
+class _LessonsAround(StoreAround):
+    """The methods of `LessonStore`, around a store that has them."""
+
+    def append_lessons(self, log: bytes, lessons: Sequence[bytes]) -> int:
+        """As `LessonStore.append_lessons`."""
+        return self._pass("append_lessons", self._inside.append_lessons, log, lessons)
+
+    def lessons(self, log: bytes, after: int) -> Lessons:
+        """As `LessonStore.lessons`."""
+        return self._pass("lessons", self._inside.lessons, log, after)
+
+    def keep_summary(self, log: bytes, position: int, summary: bytes) -> None:
+        """As `LessonStore.keep_summary`."""
+        self._pass("keep_summary", self._inside.keep_summary, log, position, summary)
+
+    def summary(self, log: bytes) -> tuple[int, bytes] | None:
+        """As `LessonStore.summary`."""
+        return self._pass("summary", self._inside.summary, log)
+
+    def forget_lessons(self, log: bytes) -> None:
+        """As `LessonStore.forget_lessons`."""
+        self._pass("forget_lessons", self._inside.forget_lessons, log)
+
+    def join(self, key: CacheKey, cluster: bytes) -> None:
+        """As `LessonStore.join`."""
+        self._pass("join", self._inside.join, key, cluster)
+
+    @property
+    def _inside(self) -> LessonStore:
+        return cast("LessonStore", self._store)
+
+
+Around = TypeVar("Around", bound=StoreAround)
+
+
+@cache
+def _extended(cls: type[Around], *parts: type) -> type[Around]:
+    """The class with these parts; the same each time, and named as before."""
+    missing = tuple(part for part in parts if not issubclass(cls, part))
+    if not missing:
+        return cls
+    names = {"__module__": cls.__module__, "__qualname__": cls.__qualname__, "__doc__": cls.__doc__}
+    return cast("type[Around]", type(cls.__name__, (cls, *missing), names))

@@ -65,6 +65,7 @@ def make_entry(
     space: Space | None = None,
     vector: Vector | None = None,
     tags: Sequence[str] = (),
+    cluster: bytes | None = None,
 ) -> Entry:
     """An entry; with a vector and no space, the space is `fake/<dimension>`."""
     if vector is not None and space is None:
@@ -82,6 +83,7 @@ def make_entry(
         space=space,
         vector=vector,
         tags=tuple(tags),
+        cluster=cluster,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import random
 import threading
 import time
@@ -11,42 +10,26 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import Any, Final, ParamSpec, TypeVar, Unpack, cast
 
-from aicache._errors import StoreError, UnreadableEntryError
+from aicache._errors import UnreadableEntryError
 from aicache._fork import in_forked_child
 from aicache._model import CacheKey, Candidate, Entry, Listed, Search, Selection, Space, Vector
-from aicache.stores.base import AsyncStore, Store
-from aicache.testing._around import StoreAround, chosen_methods
+from aicache.stores.base import AsyncStore, BulkStore, Store
+from aicache.testing._around import BulkAround, StoreAround
+from aicache.testing._chaos_faults import ChaosFaults, Fate, Faults
 
-__all__ = ["ChaosFaults", "ChaosStore"]
+__all__ = ["ChaosStore"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-
-class ChaosFaults(TypedDict, total=False):
-    """What a `ChaosStore` may do. Shares are from 0 (never, the default) to 1 (always)."""
-
-    error_rate: float
-    """Share of calls that raise `error`."""
-    error: BaseException
-    """What they raise; default a `StoreError`."""
-    delay: float | tuple[float, float]
-    """Seconds every call takes longer; of a pair, something between the two."""
-    hang: float
-    """Share of calls that do not return until `release`, `set`, `calm` or `close`."""
-    lose_writes: float
-    """Share of writes that are not carried out, although they seem to be."""
-    damage: float
-    """Share of entries that cannot be read: `fetch` raises `UnreadableEntryError`, `nearest` leaves them out."""
-    stale: bool
-    """True: reads find what was there when this was switched on, as from a replica that lags behind. What is written,
-    touched, removed and cleared takes effect when it is switched off."""
-    only: Sequence[str]
-    """The methods that misbehave, as `Store` calls them; default all but `close`."""
+_WRITES: Final = frozenset({"write", "write_many"})
+_COUNTED: Final = frozenset({"remove", "clear"})
+"""What counts the entries it removes."""
+_CHANGES: Final = _WRITES | _COUNTED | {"touch", "join"}
+"""What a store that lags behind carries out later."""
 
 
 class ChaosStore(StoreAround):
@@ -63,7 +46,8 @@ class ChaosStore(StoreAround):
     `calls` counts the calls of each method, `faults` what was done to them: `error`, `delay`, `hang`, `lost write`,
     `damage`, `held back`. Async calls (`afetch`) count as their sync twins.
 
-    It takes part in a cache as a networked store does: behind L1, and with deadlines, which cut what hangs.
+    It takes part in a cache as a networked store does: behind L1, and with deadlines, which cut what hangs. It writes
+    many at once (`BulkStore`) and keeps lessons (`LessonStore`) if the store inside does.
 
     Args:
         store: what is inside.
@@ -98,7 +82,7 @@ class ChaosStore(StoreAround):
         self._asleep = asleep
         self._longest_hang = longest_hang
         self._lock = threading.Lock()
-        self._faults = _Faults.of(faults)
+        self._faults = Faults.of(faults)
         self._hanging: set[Future[None]] = set()
         self._releases = 0
         self._held_back: list[Callable[[], object]] = []
@@ -119,7 +103,7 @@ class ChaosStore(StoreAround):
         Raises:
             ValueError: a fault makes no sense; all stays as it was.
         """
-        wanted = _Faults.of(faults)
+        wanted = Faults.of(faults)
         with self._lock:
             self._faults = wanted
             held_back = [] if wanted.stale else self._held_back
@@ -205,6 +189,11 @@ class ChaosStore(StoreAround):
 
     # ---------------------------------------------------------------------------------------- one call
 
+    @classmethod
+    def _parts(cls, store: Store) -> tuple[type, ...]:
+        parts = super()._parts(store)
+        return (_AsyncBulk, *parts) if isinstance(store, BulkStore) else parts
+
     def _pass(self, method: str, act: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         fate = self._draw(method)
         if fate.delay:
@@ -224,14 +213,15 @@ class ChaosStore(StoreAround):
             await self._ahang(fate)
         if self._ends_early(fate, method, act, args, kwargs):
             return cast("R", None)
-        if self._native is not None:
-            twin: Callable[P, Awaitable[R]] = getattr(self._native, f"a{method}")
+        # None too where a store with an async half lists and writes many in its sync half only.
+        twin: Callable[P, Awaitable[R]] | None = getattr(self._native, f"a{method}", None)
+        if twin is not None:
             return self._damaged(fate, await twin(*args, **kwargs))
         if self._store.blocking:
             return self._damaged(fate, await asyncio.to_thread(act, *args, **kwargs))
         return self._damaged(fate, act(*args, **kwargs))
 
-    def _draw(self, method: str) -> _Fate:
+    def _draw(self, method: str) -> Fate:
         """What befalls this call; counts it."""
         with self._lock:
             number = self.calls[method]
@@ -245,7 +235,7 @@ class ChaosStore(StoreAround):
         self.faults.update(name.replace("_", " ") for name, true in happened.items() if true)
 
     def _ends_early(
-        self, fate: _Fate, method: str, act: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, fate: Fate, method: str, act: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> bool:
         """Whether the call ends here as if it were carried out. One that is to count what it removes becomes a dry run.
 
@@ -254,21 +244,21 @@ class ChaosStore(StoreAround):
         """
         if fate.error is not None:
             raise fate.error.with_traceback(None)  # Else each raise would add to the traceback of the one before.
-        if fate.loses and method == "write":
+        if fate.loses and method in _WRITES:
             with self._lock:
                 self._count(lost_write=True)
             return True
-        if not fate.stale or method not in {"write", "touch", "remove", "clear"} or kwargs.get("dry_run"):
+        if not fate.stale or method not in _CHANGES or kwargs.get("dry_run"):
             return False
         with self._lock:
             self._held_back.append(partial(act, *args, **kwargs))
             self._count(held_back=True)
-        if method in {"write", "touch"}:
+        if method not in _COUNTED:
             return True
         kwargs["dry_run"] = True
         return False
 
-    def _damaged(self, fate: _Fate, found: R) -> R:
+    def _damaged(self, fate: Fate, found: R) -> R:
         """What was found without what is damaged.
 
         Raises:
@@ -280,7 +270,7 @@ class ChaosStore(StoreAround):
             with self._lock:
                 self._count(damage=True)
             raise UnreadableEntryError("The entry was damaged by a test.")
-        if isinstance(found, Sequence) and found and isinstance(found[0], Candidate):
+        if isinstance(found, Sequence) and found and isinstance(found[0], Candidate | Entry):
             left = [one for one in found if not fate.damages()]
             with self._lock:
                 self.faults["damage"] += len(found) - len(left)
@@ -289,13 +279,13 @@ class ChaosStore(StoreAround):
 
     # ---------------------------------------------------------------------------------------- hanging
 
-    def _hang(self, fate: _Fate) -> None:
+    def _hang(self, fate: Fate) -> None:
         end = self._begin_to_hang(fate)
         with suppress(TimeoutError):
             end.result(self._longest_hang)
         self._stop_hanging(end)
 
-    async def _ahang(self, fate: _Fate) -> None:
+    async def _ahang(self, fate: Fate) -> None:
         end = self._begin_to_hang(fate)
         try:
             with suppress(TimeoutError):
@@ -307,7 +297,7 @@ class ChaosStore(StoreAround):
         with self._lock:
             self._hanging.discard(end)
 
-    def _begin_to_hang(self, fate: _Fate) -> Future[None]:
+    def _begin_to_hang(self, fate: Fate) -> Future[None]:
         end: Future[None] = Future()
         end.set_running_or_notify_cancel()  # From now on whoever waits may be cancelled, and `release` still ends it.
         with self._lock:
@@ -318,90 +308,14 @@ class ChaosStore(StoreAround):
         return end
 
 
-# -------------------------------------------------------------------------------------------------- values
+class _AsyncBulk(BulkAround):
+    """The async half of `BulkStore`, for a `ChaosStore` around a store that has one half at least."""
 
+    async def awrite_many(self: Any, entries: Sequence[Entry]) -> None:
+        """As `AsyncBulkStore.awrite_many`."""
+        await self._apass("write_many", self._store.write_many, entries)
 
-@dataclass(frozen=True, slots=True)
-class _Fate:
-    """What befalls one call."""
-
-    delay: float = 0.0
-    hangs: bool = False
-    error: BaseException | None = None
-    loses: bool = False
-    damage: float = 0.0
-    stale: bool = False
-    releases: int = 0
-    """Releases before it began."""
-    chance: random.Random | None = None
-
-    def damages(self) -> bool:
-        """Drawn for each entry."""
-        return self.chance is not None and self.chance.random() < self.damage
-
-
-@dataclass(frozen=True, slots=True)
-class _Faults:
-    """`ChaosFaults`, checked."""
-
-    error_rate: float
-    error: BaseException
-    delay: tuple[float, float]
-    hang: float
-    lose_writes: float
-    damage: float
-    stale: bool
-    methods: frozenset[str]
-
-    @classmethod
-    def of(cls, given: ChaosFaults) -> _Faults:
-        """The faults with their defaults.
-
-        Raises:
-            ValueError: one makes no sense.
-        """
-        if unknown := set(given) - set(ChaosFaults.__annotations__):
-            raise ValueError(
-                f"{min(unknown)}: there is no such fault; there are: {', '.join(ChaosFaults.__annotations__)}"
-            )
-        delay = given.get("delay", 0.0)
-        least, most = delay if isinstance(delay, tuple) else (delay, delay)
-        if not 0 <= least <= most < math.inf:
-            raise ValueError(f"delay: give seconds of at least 0, or a pair with the less first; got {delay!r}")
-        error = given.get("error", StoreError("The store was told to fail."))
-        if not isinstance(error, BaseException):
-            raise ValueError(f"error: give an exception, made; got {error!r}")
-        return cls(
-            error_rate=_share(given, "error_rate"),
-            error=error,
-            delay=(least, most),
-            hang=_share(given, "hang"),
-            lose_writes=_share(given, "lose_writes"),
-            damage=_share(given, "damage"),
-            stale=bool(given.get("stale", False)),
-            methods=chosen_methods("only", given.get("only", ())),
-        )
-
-    def draw(self, method: str, chance: random.Random, releases: int) -> _Fate:
-        """What befalls a call of this method. Always as many draws, so that one fault does not shift the others."""
-        length, hangs, fails, loses = (chance.random() for _ in range(4))
-        if method not in self.methods:
-            return _Fate()
-        least, most = self.delay
-        return _Fate(
-            delay=least + (most - least) * length,
-            hangs=hangs < self.hang,
-            error=self.error if fails < self.error_rate else None,
-            loses=loses < self.lose_writes,
-            damage=self.damage,
-            stale=self.stale,
-            releases=releases,
-            chance=chance,
-        )
-
-
-def _share(given: ChaosFaults, name: str) -> float:
-    share = given.get(name, 0.0)
-    if not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise ValueError(f"{name}: give a share from 0 to 1; got {share!r}")
-    return share
+    async def aentries(self: Any, selection: Selection) -> Sequence[Entry]:
+        """As `AsyncBulkStore.aentries`."""
+        found: Sequence[Entry] = await self._apass("entries", self._store.entries, selection)
+        return found

@@ -11,6 +11,8 @@ from dataclasses import replace
 from aicache._model import CacheKey, Candidate, Entry, Search, Selection, Usage, Vector
 from aicache.stores.base import Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
+from aicache.testing._contract_bulk import BulkRules
+from aicache.testing._contract_learning import ClusterRules, LessonRules
 from aicache.testing._contract_removal import SPACE, BlockRules, SelectionRules, found_near
 
 __all__ = ["StoreContract"]
@@ -19,8 +21,10 @@ _EAST, _NORTH, _NORTH_EAST, _WEST = make_vector(1, 0), make_vector(0, 1), make_v
 _FAR_FUTURE = 4e9
 
 
-class StoreContract(SelectionRules, BlockRules):
+class StoreContract(SelectionRules, BlockRules, BulkRules, ClusterRules, LessonRules):
     """Tests that every store passes. Subclass it and give a `store` fixture: an empty store, closed afterwards.
+
+    The rules of `BulkStore` and `LessonStore` are skipped for a store that is none.
 
         class TestMyStore(StoreContract):
             @pytest.fixture

@@ -9,7 +9,15 @@ from aicache._model import CacheKey, Entry, Partition, Search, Selection, Vector
 from aicache.stores.base import Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 
-__all__ = ["SPACE", "BlockRules", "SelectionRules", "found_near", "selected"]
+__all__ = [
+    "SPACE",
+    "BlockRules",
+    "SelectionRules",
+    "entries_to_select_from",
+    "found_near",
+    "selected",
+    "selections",
+]
 
 SPACE = "fake/2"
 _EAST, _NORTH, _WEST = make_vector(1, 0), make_vector(0, 1), make_vector(-1, 0)
@@ -44,8 +52,8 @@ class SelectionRules:
     # ------------------------------------------------------------------------------ clear
 
     def test_clear_removes_the_selection_and_nothing_else(self, store: Store) -> None:
-        for name, selection in _selections().items():
-            entries = _entries_to_select_from()
+        for name, selection in selections().items():
+            entries = entries_to_select_from()
             for entry in entries:
                 store.write(entry)
             chosen = {entry.key for entry in entries if selected(entry, selection)}
@@ -57,10 +65,10 @@ class SelectionRules:
                 assert (entry in near) == (entry.key not in chosen), name
 
     def test_a_dry_run_of_clear_counts_the_same_and_changes_nothing(self, store: Store) -> None:
-        entries = _entries_to_select_from()
+        entries = entries_to_select_from()
         for entry in entries:
             store.write(entry)
-        for name, selection in _selections().items():
+        for name, selection in selections().items():
             chosen = [entry for entry in entries if selected(entry, selection)]
             assert store.clear(selection, dry_run=True) == len(chosen), name
         assert store.size().entries == len(entries)
@@ -147,10 +155,10 @@ class SelectionRules:
             assert [one.query for one in store.similar(Selection(), SPACE, _EAST, min_score)] == expected
 
     def test_similar_stays_in_the_selection(self, store: Store) -> None:
-        entries = _entries_to_select_from()
+        entries = entries_to_select_from()
         for entry in entries:
             store.write(entry)
-        for name, selection in _selections().items():
+        for name, selection in selections().items():
             listed = [one.key.id for one in store.similar(selection, SPACE, _EAST, -1.0)]
             assert sorted(listed) == sorted(entry.id for entry in entries if selected(entry, selection)), name
 
@@ -300,7 +308,8 @@ def _found_for(store: Store, asker: CacheKey) -> list[Entry]:
     return [one.entry for one in store.nearest(Search(asker.partition, SPACE, _EAST, 50, asker))]
 
 
-def _selections() -> dict[str, Selection]:
+def selections() -> dict[str, Selection]:
+    """One of every kind, by what it selects by."""
     home = make_partition("p", model_name="large")
     return {
         "namespace": Selection(namespace=home.namespace),
@@ -329,7 +338,8 @@ def _selections() -> dict[str, Selection]:
     }
 
 
-def _entries_to_select_from() -> list[Entry]:
+def entries_to_select_from() -> list[Entry]:
+    """Some that each of `selections` takes, and some that it leaves."""
     partitions = [
         make_partition("p", model_name="large"),
         make_partition("p", model_name="large", namespace="other"),

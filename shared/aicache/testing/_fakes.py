@@ -153,7 +153,8 @@ class FailingStore(StoreAround):
     """A store around another one whose chosen methods raise; `calls` counts the calls of each method.
 
     `fail("fetch", "write")` begins it, `recover()` ends it. Without names, `fail()` means every method but
-    `close`. Of more than one fault, and of async callers, `ChaosStore` knows.
+    `close`. It writes many at once and keeps lessons if the store inside does. Of more than one fault, and of async
+    callers, `ChaosStore` knows.
     """
 
     def __init__(self, store: Store, *methods: str, error: BaseException | None = None) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from aicache._model import CacheKey, Entry, Search, Selection, Vector
-from aicache.stores.base import Store
+from aicache.stores.base import BulkStore, LessonStore, Store
 from aicache.testing._builders import make_entry, make_key, make_partition, make_vector
 from aicache.testing._contract_removal import selected
 
@@ -37,6 +37,8 @@ _ASKERS = tuple(make_key(f"asker {number}", partition=home) for home in _PARTITI
 
 _keys = st.sampled_from(_KEYS)
 _askers = st.sampled_from(_ASKERS)
+# Those of a partition are of no other: only their numbers are drawn.
+_clusters = st.sampled_from((None, 0, 1, 2))
 _tags = st.lists(st.sampled_from(("red", "blue", "ré'd%")), unique=True, max_size=3)
 _moments = st.integers(0, 20).map(float)
 # Few directions, so that equal and opposite vectors and ties are common.
@@ -57,7 +59,10 @@ _selections = st.builds(
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """The stateful test of a store; a subclass says how to make an empty one."""
+    """The stateful test of a store; a subclass says how to make an empty one.
+
+    The rules about clusters hold for a `LessonStore`, those about many entries at once for a `BulkStore`.
+    """
 
     tolerance: float = 1e-5
     """How far a score may be from the true cosine."""
@@ -85,6 +90,8 @@ class StoreMachine(RuleBasedStateMachine):
         expires=st.none() | _moments,
         tags=_tags,
         body=st.binary(max_size=40),
+        cluster=_clusters,
+        among=st.booleans(),
     )
     def write(
         self,
@@ -96,8 +103,10 @@ class StoreMachine(RuleBasedStateMachine):
         expires: float | None,
         tags: list[str],
         body: bytes,
+        cluster: int | None,
+        among: bool,
     ) -> None:
-        """Write an entry, new or in place of another."""
+        """Write an entry, new or in place of another; alone, or among two where a store can."""
         self.writes += 1
         entry = make_entry(
             f"question {self.writes}",
@@ -108,9 +117,33 @@ class StoreMachine(RuleBasedStateMachine):
             created=created,
             expires=expires,
             tags=tags,
+            cluster=None if cluster is None or not isinstance(self.store, LessonStore) else _cluster(key, cluster),
         )
-        self.store.write(entry)
+        if among and isinstance(self.store, BulkStore):
+            self.store.write_many([replace(entry, query="replaced at once"), entry])
+        else:
+            self.store.write(entry)
         self.model[key] = entry
+
+    @rule(key=_keys, cluster=st.integers(0, 2))
+    def join(self, key: CacheKey, cluster: int) -> None:
+        """Join changes the cluster of an entry that is there."""
+        if not isinstance(self.store, LessonStore):
+            return
+        self.store.join(key, _cluster(key, cluster))
+        if key in self.model:
+            self.model[key] = replace(self.model[key], cluster=_cluster(key, cluster))
+
+    @rule(selection=_selections)
+    def list_entries(self, selection: Selection) -> None:
+        """All of the selection is listed, as it is."""
+        if not isinstance(self.store, BulkStore):
+            return
+        listed = self.store.entries(selection)
+        assert {entry.key: entry for entry in listed} == {
+            key: entry for key, entry in self.model.items() if selected(entry, selection)
+        }
+        assert len({entry.key for entry in listed}) == len(listed)
 
     @rule(key=_keys)
     def fetch(self, key: CacheKey) -> None:
@@ -198,6 +231,7 @@ class StoreMachine(RuleBasedStateMachine):
             assert one.score <= 1.0
             assert abs(one.score - true[one.entry.key]) <= self.tolerance
             assert abs(one.score - best) <= 2 * self.tolerance
+            assert one.cluster_size == self._cluster_size(one.entry.cluster)
 
     @precondition(lambda self: bool(self.model))
     @rule(
@@ -226,10 +260,17 @@ class StoreMachine(RuleBasedStateMachine):
             assert (one.query, one.created) == (by_id[name].query, by_id[name].created)
             assert abs(one.score - true[name]) <= self.tolerance
 
+    def _cluster_size(self, cluster: bytes | None) -> int:
+        return 1 if cluster is None else sum(entry.cluster == cluster for entry in self.model.values())
+
     @invariant()
     def size_is_the_number_of_entries(self) -> None:
         """Size counts the model's entries."""
         assert self.store.size().entries == len(self.model)
+
+
+def _cluster(key: CacheKey, number: int) -> bytes:
+    return key.partition.id[:15] + bytes([number])
 
 
 def _cosine(one: Vector, other: Vector) -> float:
