@@ -10,7 +10,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
-from aicache._guards._base import Facets, word_set
+from aicache._guards._base import NONE, NOTHING, Facets, word_set
 from aicache._guards._classes import CLASSES, CURRENCIES
 from aicache._guards._lexicon import FUNCTION_WORDS
 
@@ -66,9 +66,9 @@ _TELLING: Final = _QUANTIFIERS.keys() | _FREQUENCIES.keys() | {"only", "one"}
 
 def scope(words: Sequence[str], numbers: Collection[int]) -> Facets:
     """The quantifiers, the bounds of numbers, how often, and what `only` stands before."""
-    found: dict[str, set[str]] = {}
     if not numbers and _TELLING.isdisjoint(words):
-        return {}
+        return NOTHING
+    found: dict[str, set[str]] = {}
     for at, word in enumerate(words):
         if word in _FREQUENCIES:
             found.setdefault("frequency", set()).add(_FREQUENCIES[word])
@@ -84,7 +84,11 @@ def scope(words: Sequence[str], numbers: Collection[int]) -> Facets:
             bound = _BOUNDS.get((last_but_one, last)) or _BOUNDS.get(("", last))
             if bound is not None:
                 found.setdefault("bound", set()).add(bound)
-    return MappingProxyType({kind: frozenset(members) for kind, members in found.items()})
+    return _frozen(found)
+
+
+def _frozen(found: Mapping[str, Collection[str]]) -> Facets:
+    return MappingProxyType({kind: frozenset(members) for kind, members in found.items()}) if found else NOTHING
 
 
 def _is_idle(words: Sequence[str], at: int) -> bool:
@@ -105,6 +109,8 @@ _NECESSARY: Final = word_set("required necessary obliged mandatory compulsory ob
 _ALLOWED: Final = word_set("allowed able possible permitted")
 _ADVISED: Final = word_set("advisable recommended")
 _POLITE: Final = word_set("hi hello hey please so and but also ok okay then well")
+_FINITE: Final = _POSSIBLE | word_set("is are am was were do does did should must")
+"""First verbs of questions that tell tense or mood."""
 _REACH: Final = 6
 """Words behind the first verb of a question among which the rest of the verb stands."""
 
@@ -120,20 +126,26 @@ def mood(words: Sequence[str], starts: Sequence[bool]) -> Facets:
             first += 1
         asked = words[first] in {"when", "who", "where"}
         clause = words[first + asked : first + asked + _REACH]
-        if clause:
+        if clause and clause[0] in _FINITE:
             for kind, member in _moods(clause, asked=asked):
                 found.setdefault(kind, set()).add(member)
-    if "will" in words or _going_to(words) or ("about", "to") in pairwise(words):
+    if "will" in words or _going_to(words) or _about_to(words):
         found.setdefault("tense", set()).add("future")
     if "did" in words or "already" in words:
         found.setdefault("tense", set()).add("past")
-    return MappingProxyType({kind: frozenset(members) for kind, members in found.items()})
+    return _frozen(found)
 
 
 def _going_to(words: Sequence[str]) -> bool:
     """Whether something is going to happen; nobody is `going to the bank`."""
+    if "going" not in words:
+        return False
     following = zip(words, words[1:], words[2:], strict=False)
-    return "going" in words and any(a == "going" and b == "to" and c not in _DETERMINERS for a, b, c in following)
+    return any(a == "going" and b == "to" and c not in _DETERMINERS for a, b, c in following)
+
+
+def _about_to(words: Sequence[str]) -> bool:
+    return "about" in words and ("about", "to") in pairwise(words)
 
 
 def _moods(clause: Sequence[str], *, asked: bool) -> Iterator[tuple[str, str]]:
@@ -154,8 +166,9 @@ def _modal(verb: str, rest: Sequence[str]) -> str:
         return "may"
     if verb == "should" or (being and not _ADVISED.isdisjoint(rest)):
         return "should"
-    having_to = any(pair == ("have", "to") for pair in pairwise(rest)) or "need" in rest[:3]
-    if verb == "must" or (being and not _NECESSARY.isdisjoint(rest)) or (verb in {"do", "does", "did"} and having_to):
+    if verb == "must" or (being and not _NECESSARY.isdisjoint(rest)):
+        return "must"
+    if verb in {"do", "does", "did"} and ("need" in rest[:3] or ("have", "to") in pairwise(rest)):
         return "must"
     return ""
 
@@ -172,9 +185,9 @@ def acting(words: Sequence[str]) -> str:
 
     A noun needs an article or the like before it, or is the plural; else it may be a verb: `how do reset it`.
     """
-    at = next((at for at, word in enumerate(words[:5]) if word in _AUXILIARIES), None)
-    if at is None or not _PASSIVE.isdisjoint(words) or "and" in words:
+    if _AUXILIARIES.isdisjoint(words[:5]) or not _PASSIVE.isdisjoint(words) or "and" in words:
         return ""
+    at = next(at for at, word in enumerate(words) if word in _AUXILIARIES)
     behind = words[at + 1 : at + 4]
     actor = next((word for word in behind if word not in _DETERMINERS), "")
     if actor in {"i", "we", "he", "she"}:
@@ -200,7 +213,7 @@ def counted(words: Sequence[str], numbers: Collection[int]) -> Mapping[str, froz
         thing = words[at + 1].removesuffix("s")
         if number and thing.isalpha() and thing not in FUNCTION_WORDS:
             found[thing] = found.get(thing, frozenset()) | {number}
-    return MappingProxyType(found)
+    return MappingProxyType(found) if found else NOTHING
 
 
 _OBJECTS: Final = MappingProxyType({"me": "i", "us": "we", "him": "he", "them": "they"})
@@ -213,7 +226,7 @@ _GIVING: Final = word_set(
 def acted_on(words: Sequence[str]) -> frozenset[tuple[str, str, bool]]:
     """Each verb beside a pronoun, with the pronoun and whether it does (`I follow`) or suffers it (`follow me`)."""
     if _PRONOUNS.isdisjoint(words):
-        return frozenset()
+        return NONE
     found = set()
     for before, one, other in zip(("", *words), words, words[1:], strict=False):
         if one in _SUBJECTS and other not in FUNCTION_WORDS and other not in _GIVING:

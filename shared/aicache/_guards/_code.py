@@ -52,8 +52,16 @@ _CODE: Final = re.compile(
     """,
     re.VERBOSE,
 )
-_SIGNS: Final = re.compile(r"[\\$%/.(\[<=:>&|]|[a-z]{2}[A-Z]|FROM |JOIN |INTO |WHERE |TABLE |SELECT ")
-"""What every part that `_CODE` finds has; most questions have none and are not searched."""
+# Each sign begins with one character of a class, which the search looks for fast.
+_QUOTED_SIGNS: Final = re.compile(r"""[`"“«„'‘_-](?<!\w['-])""")
+"""What every part that `_QUOTED` finds has; most questions have none and are not searched."""
+_SIGNS: Final = re.compile(
+    r"""[\\/(\[<=$%.:>&|A-Z]
+    (?: (?<=[\\/(\[<=]) | (?<=[$%])[A-Za-z_{] | (?<=\.)\w | (?<=::|->|&&|\|\|)
+      | (?<=[a-z]{2}[A-Z]) | (?<=FROM|JOIN|INTO)[ ] | (?<=WHERE|TABLE)[ ] | (?<=SELECT)[ ] )""",
+    re.VERBOSE,
+)
+"""The same for `_CODE`."""
 
 _CAMEL_NAMES: Final = word_set("macos watchos tvos ipados")
 _NODE_NAMES: Final = word_set(
@@ -66,7 +74,7 @@ _TITLES: Final = word_set("mr mrs ms dr st no vs prof etc ph fig inc ltd")
 
 def verbatim(text: str) -> tuple[str, ...]:
     """The parts in which case is part of a notation: flags, `snake_case`, quoted text, code."""
-    quoted = tuple(_QUOTED.findall(text))
+    quoted = tuple(_QUOTED.findall(text)) if _QUOTED_SIGNS.search(text) else ()
     return (*quoted, *_code(text)) if _SIGNS.search(text) else quoted
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Final
@@ -126,18 +126,18 @@ class DirectionGuard:
             return None
         if not (_SYMMETRIC.isdisjoint(a.bag) and _SYMMETRIC.isdisjoint(b.bag)):
             return None
-        for x, y in sorted(a.links):
+        for x, y in sorted(a.links) if b.links else ():
             if x != y and (y, x) in b.links and (x, y) not in b.links and (y, x) not in a.links:
                 return Conflict(self.name, f"{x} {y}", f"{y} {x}")
-        for thing, link in a.parts.items():
-            other = b.parts.get(thing, link)
-            if other != link and _against(thing, frozenset((link, other))):
+        moved = [thing for thing, link in a.parts.items() if b.parts.get(thing, link) != link]
+        for thing in moved:
+            link, other = a.parts[thing], b.parts[thing]
+            if _against(thing, frozenset((link, other))):
                 return Conflict(self.name, f"{link} {thing}", f"{other} {thing}")
-        return self._exchanged(a.parts, b.parts)
+        return self._exchanged(moved, a.parts, b.parts)
 
-    def _exchanged(self, a: Mapping[str, str], b: Mapping[str, str]) -> Conflict | None:
+    def _exchanged(self, moved: Sequence[str], a: Mapping[str, str], b: Mapping[str, str]) -> Conflict | None:
         """Two things that have each other's preposition: `for Japan as a German` / `for Germany as a Japanese`."""
-        moved = [thing for thing, link in a.items() if b.get(thing, link) != link]
         for x, y in combinations(moved, 2):
             if a[x] == b[y] and a[y] == b[x]:
                 return Conflict(self.name, f"{a[x]} {x} {a[y]} {y}", f"{b[x]} {x} {b[y]} {y}")
@@ -156,6 +156,9 @@ _TURNED: Final = tuple(
 """Prefixes that turn each other round."""
 _TURNED_STARTS: Final = tuple(one for one, _ in _TURNED)
 _PREFIXES: Final = ("un", "non", "in", "im", "il", "ir", "dis", "mis", "de", "anti")
+_TAIL: Final = 3
+"""Letters at the end that a word and the same word with another prefix share at least."""
+_LESS: Final = "less"[-_TAIL:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +177,8 @@ class PrefixGuard:
         if not (a.english and b.english):
             return None
         left, right = a.bag - b.bag, b.bag - a.bag
-        if not left or not right:
+        ends, others = {word[-_TAIL:] for word in left}, {word[-_TAIL:] for word in right}
+        if ends.isdisjoint(others) and _LESS not in ends and _LESS not in others:
             return None
         return self._found(left, right) or self._found(right, left, turned=True) or self._exchanged(left, right)
 

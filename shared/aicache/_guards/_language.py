@@ -53,6 +53,8 @@ def looks_english(words: Sequence[str]) -> bool:
 
     Text without any telling word (`reset password`) counts as English when it is plain ASCII.
     """
+    if _FOREIGN.isdisjoint(words) and all(map(str.isascii, words)):
+        return True
     english = foreign = strange = 0
     for word in words:
         if word in _ENGLISH:

@@ -9,7 +9,6 @@ from typing import Final
 
 from aicache._guards._base import Conflict, Parsed, Quantity, word_set
 from aicache._guards._classes import CLASSES, CURRENCIES
-from aicache._guards._lexicon import CLAUSE_WORDS
 
 __all__ = ["CurrencyGuard", "IdentifierGuard", "NameGuard", "NumberGuard", "OperatorGuard", "SwapGuard"]
 
@@ -58,7 +57,7 @@ class IdentifierGuard:
 
     def conflict(self, a: Parsed, b: Parsed) -> Conflict | None:
         """The identifiers only one text has."""
-        if a.letters != b.letters and a.letters - b.letters and b.letters - a.letters:
+        if a.letters and b.letters and a.letters - b.letters and b.letters - a.letters:
             return Conflict(self.name, _joined(sorted(a.letters)), _joined(sorted(b.letters)))
         if a.identifiers == b.identifiers:
             return None
@@ -197,7 +196,7 @@ class SwapGuard:
 
     def _crossed(self, a: Parsed, b: Parsed) -> Conflict | None:
         """Two things that change places in two clauses, whatever else is worded anew: `V X but W Y`, `V Y but W X`."""
-        if CLAUSE_WORDS.isdisjoint(a.bag) or CLAUSE_WORDS.isdisjoint(b.bag) or not _JOINING.isdisjoint(a.bag | b.bag):
+        if not (a.steps and b.steps) or not _JOINING.isdisjoint(a.bag | b.bag):
             return None
         left, right = a.steps - b.steps, b.steps - a.steps
         if len(left) < 2 or len(right) < 2 or len(left) > _LONGEST_SWAP:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Final, TypedDict
 
-from aicache._guards._base import Facets, Parsed, word_set
+from aicache._guards._base import NONE, NOTHING, Facets, Parsed, word_set
 from aicache._guards._classes import CLASSES
 from aicache._guards._clauses import acted_on, acting, counted, mood, scope
 from aicache._guards._code import verbatim
@@ -25,7 +25,7 @@ __all__ = ["Parser", "collapsed", "parse"]
 
 def collapsed(text: str) -> str:
     """The text in Unicode normal form C with every run of white space as one blank."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join((text if text.isascii() else unicodedata.normalize("NFC", text)).split())
 
 
 # ------------------------------------------------------------------------------------------------- capitals
@@ -35,8 +35,13 @@ _EXCLAIMED: Final = word_set("ok okay asap fyi pls hi hello thanks")
 """Words that people write with capitals and that name nothing."""
 
 
-def _names(scan: Scan) -> Iterator[tuple[str, ...]]:
+def _names(text: str, scan: Scan) -> tuple[tuple[str, ...], ...]:
     """Runs of capitalised words inside sentences, unless the writing makes every word a capital one."""
+    rest = text[1:]
+    if "." not in text:  # Initials count as capitals, however they are written.
+        rest = rest.replace(" I ", " ")
+    if rest.islower():
+        return ()
     capital, small = 0, 0
     run: list[str] = []
     runs: list[tuple[str, ...]] = []
@@ -52,7 +57,7 @@ def _names(scan: Scan) -> Iterator[tuple[str, ...]]:
             run = []
     if run:
         runs.append(tuple(run))
-    return iter(runs if small > capital or (small == capital == 0 and len(runs) < 2) else ())
+    return tuple(runs) if small > capital or (small == capital == 0 and len(runs) < 2) else ()
 
 
 # --------------------------------------------------------------------------------------------------- parse
@@ -73,9 +78,9 @@ _ACRONYM_PLACES: Final = MappingProxyType({"US": "usa", "UK": "uk", "USA": "usa"
 def _name_countries(scan: Scan) -> None:
     """Write the country of `US` and `United Kingdom` in one way."""
     words = scan.words
-    for at, raw in enumerate(scan.raw):
-        if raw in _ACRONYM_PLACES:
-            words[at] = _ACRONYM_PLACES[raw]
+    if not _ACRONYM_PLACES.keys().isdisjoint(scan.raw):
+        for at, raw in enumerate(scan.raw):
+            words[at] = _ACRONYM_PLACES.get(raw, words[at])
     if "united" in words:
         at = words.index("united")
         country = {"states": "usa", "kingdom": "uk"}.get((*words[at + 1 : at + 2], "")[0])
@@ -85,21 +90,23 @@ def _name_countries(scan: Scan) -> None:
             scan.quantities = {(i - 1 if i > at else i): q for i, q in scan.quantities.items()}
 
 
+_FACET_WORDS: Final = CLASSES.keys() | _AMBIGUOUS_MONTHS | _DEICTIC | {"how"}
+
+
 def _english_facets(scan: Scan) -> dict[str, frozenset[str]]:
     words, quantities = scan.words, scan.quantities
     found: dict[str, set[str]] = {}
-    classes = CLASSES
     for at, word in enumerate(words):
-        members = classes.get(word)
-        if members is not None:
-            for name, member in members:
-                if name in _UNIT_CLASSES and (at - 1 in quantities or (at + 1 in quantities and name == "currency")):
-                    continue  # It belongs to the number beside it.
-                if name == "asker" and not (scan.starts[at] or words[at - 1] in {"and", "me", "know"}):
-                    continue  # "... when I pay" asks nothing.
-                if member == "your" and "you" in words[:at]:
-                    continue  # "How do you keep your ..." asks for anybody's.
-                found.setdefault(name, set()).add(member)
+        if word not in _FACET_WORDS:
+            continue
+        for name, member in CLASSES.get(word, ()):
+            if name in _UNIT_CLASSES and (at - 1 in quantities or (at + 1 in quantities and name == "currency")):
+                continue  # It belongs to the number beside it.
+            if name == "asker" and not (scan.starts[at] or words[at - 1] in {"and", "me", "know"}):
+                continue  # "... when I pay" asks nothing.
+            if member == "your" and "you" in words[:at]:
+                continue  # "How do you keep your ..." asks for anybody's.
+            found.setdefault(name, set()).add(member)
         if word in _AMBIGUOUS_MONTHS and (at - 1 in quantities or at + 1 in quantities):
             found.setdefault("month", set()).add(word)
         if word in _DEICTIC and at + 1 < len(words) and words[at + 1] in _PERIODS:
@@ -132,7 +139,10 @@ _PARTICLE_REACH: Final = 4
 
 
 def _poles(words: Sequence[str]) -> frozenset[tuple[str, bool]]:
-    return frozenset(side for word in (*words, *_particle_verbs(words)) if word in POLES for side in POLES[word])
+    told: set[str] = POLES.keys() & words
+    if not _PARTICLES.keys().isdisjoint(words):
+        told |= POLES.keys() & _particle_verbs(words)
+    return NONE.union(*[POLES[word] for word in told]) or NONE
 
 
 def _particle_verbs(words: Sequence[str]) -> Iterator[str]:
@@ -177,15 +187,21 @@ _PREPOSITIONS: Final = word_set(
     """
 )
 _ARTICLES: Final = word_set("a an the my your our his her their")
+_PLACES: Final = MappingProxyType(
+    {word: member for word, members in CLASSES.items() for kind, member in members[::-1] if kind == "place"}
+)
+"""The one name of each place: `german` and `germany`."""
 _ORDERING: Final = frozenset({"to", "into", "than", "over", "before", "after", "from"})
 
 
-def _relations(words: Sequence[str]) -> tuple[frozenset[tuple[str, str]], dict[str, str]]:
+def _relations(words: Sequence[str]) -> tuple[frozenset[tuple[str, str]], Mapping[str, str]]:
     """What the prepositions say, in one pass: pairs and parts.
 
     A pair (from, to) for each ordering link between two words with content, `to X from Y` turned round. A part for
     each word right behind a preposition, articles aside: the word (places by their one name) and the preposition.
     """
+    if _PREPOSITIONS.isdisjoint(words):
+        return NONE, NOTHING
     pairs: set[tuple[str, str]] = set()
     parts: dict[str, str] = {}
     last = link = ordering = before = ""
@@ -195,7 +211,7 @@ def _relations(words: Sequence[str]) -> tuple[frozenset[tuple[str, str]], dict[s
             ordering = word if word in _ORDERING and last else ordering
         elif word not in _ARTICLES:
             if link:
-                parts[_place(word)] = link
+                parts[_PLACES.get(word, word)] = link
                 link = ""
             if word not in FUNCTION_WORDS:
                 if ordering:
@@ -203,12 +219,7 @@ def _relations(words: Sequence[str]) -> tuple[frozenset[tuple[str, str]], dict[s
                     ordering = ""
                 last = word
         before = word
-    return frozenset(pairs), parts
-
-
-def _place(word: str) -> str:
-    """The one name of a place (`german` and `germany`), or the word."""
-    return next((member for kind, member in CLASSES.get(word, ()) if kind == "place"), word)
+    return frozenset(pairs) or NONE, MappingProxyType(parts)
 
 
 def parse(text: str) -> Parsed:
@@ -223,25 +234,25 @@ def parse(text: str) -> Parsed:
         attach_units(scan)
         facets = _english_facets(scan)
     if scan.currencies:
-        facets["currency"] = facets.get("currency", frozenset()) | frozenset(scan.currencies)
+        facets["currency"] = facets.get("currency", NONE) | frozenset(scan.currencies)
     words = tuple(scan.words)
-    links, parts = _relations(words) if english else (frozenset(), {})
+    links, parts = _relations(words) if english else (NONE, NOTHING)
     little = _little_words(scan) if english else {}
     return Parsed(
         text=text,
         words=words,
         bag=frozenset(words),
         quantities=tuple(scan.quantities.values()),
-        identifiers=frozenset(scan.identifiers),
+        identifiers=frozenset(scan.identifiers) or NONE,
         steps=_steps(words),
-        letters=frozenset(_letters(scan)) if english else frozenset(),
+        letters=_letters(scan) if english else NONE,
         operators=_operators(scan, english=english),
-        names=() if text[1:].islower() else tuple(_names(scan)),
+        names=_names(text, scan),
         english=english,
-        facets=MappingProxyType(facets),
-        poles=_poles(words) if english else frozenset(),
+        facets=MappingProxyType(facets) if facets else NOTHING,
+        poles=_poles(words) if english else NONE,
         links=links,
-        parts=MappingProxyType(parts),
+        parts=parts,
         negations=_negations(words, NEGATIONS if english else FOREIGN_NEGATIONS),
         cases=cases(text, english=english),
         verbatim=verbatim(text),
@@ -251,21 +262,17 @@ def parse(text: str) -> Parsed:
 
 def _steps(words: Sequence[str]) -> frozenset[tuple[str, str]]:
     if CLAUSE_WORDS.isdisjoint(words):
-        return frozenset()  # Nobody asks.
+        return NONE  # Nobody asks.
     content = [word.removesuffix("ly") for word in words if word not in FUNCTION_WORDS]
     return frozenset(pairwise(content))
 
 
-def _letters(scan: Scan) -> Iterator[str]:
+def _letters(scan: Scan) -> frozenset[str]:
     """Single letters that name something. `s` and `t` are what is left of `it s` and `don t`."""
-    for word, raw, starts in zip(scan.words, scan.raw, scan.starts, strict=True):
-        if (
-            len(word) == 1
-            and word.isalpha()
-            and word not in _NO_LETTERS
-            and (word != "a" or (raw == "A" and not starts))
-        ):
-            yield word
+    found = {word for word in scan.words if len(word) == 1 and word.isalpha()} - _NO_LETTERS
+    if "a" in found and not any(raw == "A" and not starts for raw, starts in zip(scan.raw, scan.starts, strict=True)):
+        found.remove("a")
+    return frozenset(found) or NONE
 
 
 _NO_LETTERS: Final = frozenset("ist")
@@ -286,7 +293,7 @@ def _little_words(scan: Scan) -> _LittleWords:
         "mood": mood(words, scan.starts),
         "actor": acting(words),
         "acts": acted_on(words),
-        "counted": counted(words, numbers) if numbers else {},
+        "counted": counted(words, numbers) if numbers else NOTHING,
     }
 
 
@@ -296,6 +303,8 @@ _OPERATOR_WORDS: Final = MappingProxyType({"plus": "+", "minus": "-", "times": "
 def _operators(scan: Scan, *, english: bool) -> tuple[str, ...]:
     """The operators in order, `2 plus 2` read as `2 + 2`, and a lone dash only where numbers surround it."""
     numbers = scan.quantities
+    if not scan.operators and not numbers:
+        return ()
     found = [(at, sign) for at, sign in scan.operators if sign != "-" or (at in numbers and at - 1 in numbers)]
     if english and numbers and not _OPERATOR_WORDS.keys().isdisjoint(scan.words):
         for at, word in enumerate(scan.words):

@@ -17,6 +17,7 @@ __all__ = ["Scan", "canonical", "scaled", "scanned"]
 
 _LEADING: Final = "\"'“”‘’«»`([{¿¡*_"
 _TRAILING: Final = "\"'“”‘’«»`)]}.,;:!?…*_"
+_TRAILING_BLANK: Final = _TRAILING + " "
 _ENDS_SENTENCE: Final = frozenset(".!?:…")
 
 _CURRENCY_SIGNS: Final = MappingProxyType(
@@ -105,6 +106,8 @@ def canonical(digits: str) -> str:
     length behind a comma or a point is a fraction. `1.000` alone is read as a thousand: both readings of both texts
     are then the same, which is all that matters here.
     """
+    if digits.isascii() and digits.isdecimal():
+        return digits.lstrip("0") or "0"
     body, fraction = digits, ""
     last = max(digits.rfind("."), digits.rfind(","))
     if last >= 0 and not (_GROUPED.fullmatch(digits) and not digits.startswith("0")):
@@ -222,6 +225,23 @@ def _take_odd(scan: Scan, chunk: str) -> None:
 
 
 def scanned(text: str) -> Scan:
+    """The words, numbers and other parts of a text whose white space is single blanks."""
+    return _plain(text) or _scanned(text)
+
+
+def _plain(text: str) -> Scan | None:
+    """The scan of one sentence of nothing but words, as most questions are, or None."""
+    text = text.rstrip(_TRAILING_BLANK)
+    raw = text.split(" ")
+    if not "".join(raw).isalpha() or _CAMEL.search(text):
+        return None
+    words = text.lower().split(" ")
+    if not CONTRACTIONS.keys().isdisjoint(words):
+        return None
+    return Scan(words, raw, [True] + [False] * (len(words) - 1))
+
+
+def _scanned(text: str) -> Scan:
     scan = Scan()
     word, contractions = scan.word, CONTRACTIONS
     for chunk in text.split(" "):

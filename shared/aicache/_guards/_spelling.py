@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from aicache._guards._base import Conflict, Parsed, word_set
+from aicache._guards._base import NOTHING, Conflict, Parsed, word_set
 from aicache._guards._code import CODE_WORDS, about_code, writes_small
 
 __all__ = ["AccentGuard", "CaseGuard", "cases"]
@@ -46,13 +46,19 @@ _BITS: Final = frozenset(
 )
 """Amounts of bits or bytes, told apart by the `b`: `Mb`, `MB`. All lower case may be either."""
 
-_LETTERS: Final = re.compile(r"(?:[^\W\d_]\.){2,}|[^\W\d_]+")
+_LETTERS: Final = re.compile(r"[^\W\d_]+")
+_LETTERS_DOTTED: Final = re.compile(rf"(?:[^\W\d_]\.){{2,}}|{_LETTERS.pattern}")
+"""The same in a text with points, where initials are one word."""
 _ENDS: Final = ".!?:…。！？\n"
 _SHOUTED: Final = 3
 """Words from which on a text without a small letter is shouted; `WHO` and `AIDS test` may be acronyms."""
 
 _TELLING: Final = _ACRONYMS | _CAPITONYMS | _PREFIXED | _BITS
 _ALWAYS_CODE: Final = frozenset({"none"})
+_NO_NAMES: Final = frozenset("ik")
+"""Letters that are written in either case and mean the same."""
+_JOINT: Final = re.compile(r"['’-]")
+"""What joins a single letter to a longer word."""
 
 LOWER: Final = "l"
 TITLE: Final = "T"
@@ -65,28 +71,49 @@ def cases(text: str, *, english: bool) -> Mapping[str, tuple[str, ...]]:
     A way is `l` (small), `T` (capital first) or `U` (all capitals; of letters and units, a capital that tells). A
     capital that begins a sentence may stand for a small letter, and so may those of a shouted or a Title Case text.
     """
-    found = [(match.group(), *match.span()) for match in _LETTERS.finditer(text)]
-    first = [_begins(text, start) if word[0].isupper() else False for word, start, _ in found]
+    words = _words(text).findall(text)
+    keys = [word.casefold() for word in words]
+    code = _code_words(keys)
+    telling: Sequence[int] = [
+        at for at, key in enumerate(keys) if key in _TELLING or key in code or (len(key) == 1 and key not in _NO_NAMES)
+    ]
+    foreign = not english and not text.islower()  # Perhaps every word tells.
+    if not telling and not foreign:
+        return NOTHING
+    loose, shouted = [False] * len(words), False
+    if foreign or not all(words[at].islower() for at in telling):
+        every, loose, shouted = _by_capitals(text, english=english)
+        telling = range(len(words)) if every else telling
+    if _JOINT.search(text):
+        spans = [match.span() for match in _words(text).finditer(text)]
+        telling = [at for at in telling if len(words[at]) > 1 or not _is_part(text, *spans[at])]
+    kept: dict[str, list[str]] = {}
+    for at in telling:
+        word, key = words[at], keys[at]
+        if "." in word:
+            continue
+        way = _ways(word, key, loose=loose[at], shouted=shouted)
+        if key in code and key not in _TELLING:
+            way = LOWER + TITLE if way == UPPER or writes_small(text, keys) else way  # `NULL` is `null`.
+        kept.setdefault(key, []).append(way)
+    return MappingProxyType({key: tuple(ways) for key, ways in kept.items()}) if kept else NOTHING
+
+
+def _words(text: str) -> re.Pattern[str]:
+    return _LETTERS_DOTTED if "." in text else _LETTERS
+
+
+def _by_capitals(text: str, *, english: bool) -> tuple[bool, list[bool], bool]:
+    """Whether every word tells, in which words a capital may stand for a small letter, whether the text is shouted."""
+    found = [(match.group(), match.start()) for match in _words(text).finditer(text)]
+    first = [word[0].isupper() and _begins(text, start) for word, start in found]
     shouted = len(found) >= _SHOUTED and text.isupper()
-    inner = [word for (word, _, _), begins in zip(found, first, strict=True) if not begins and word not in {"I", "i"}]
+    inner = [word for (word, _), begins in zip(found, first, strict=True) if not begins and word not in {"I", "i"}]
     capitals = sum(word[0].isupper() for word in inner)
     # German nouns have capitals, so elsewhere than in English all words must.
     titled = len(inner) > 1 and (capitals * 2 > len(inner) if english else capitals == len(inner))
-    every = not english and 0 < capitals < len(inner)  # a writer who uses capitals
-    keys = [word.casefold() for word, _, _ in found]
-    code = _code_words(keys)
-    small = bool(code) and writes_small(text, keys)
-    kept: dict[str, list[str]] = {}
-    for key, (word, start, end), begins in zip(keys, found, first, strict=True):
-        telling = every or key in _TELLING or key in code or (len(key) == 1 and key not in {"i", "k"})
-        if "." in word or not telling or (len(word) == 1 and _is_part(text, start, end)):
-            continue
-        loose = shouted or titled or (len(found) > 1 and begins)
-        way = _ways(word, key, loose=loose, shouted=shouted)
-        if key in code and key not in _TELLING:
-            way = LOWER + TITLE if way == UPPER or small else way  # `NULL` is `null`.
-        kept.setdefault(key, []).append(way)
-    return MappingProxyType({key: tuple(ways) for key, ways in kept.items()})
+    every = not english and 0 < capitals < len(inner)  # A writer who uses capitals.
+    return every, [shouted or titled or (len(found) > 1 and begins) for begins in first], shouted
 
 
 def _code_words(keys: Collection[str]) -> Collection[str]:
