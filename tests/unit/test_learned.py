@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from math import exp
 from struct import unpack
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,6 +37,7 @@ from aicache._learned import (
 )
 from aicache._learned._budget import allowance, correction, cutoff
 from aicache._learned._fit import prior
+from aicache._learned._record import RECORDS, Records
 
 FEATURES = FeatureSet()
 TEXT = parse("how do I reset my password")
@@ -183,6 +187,32 @@ def test_audits_that_go_as_predicted_raise_no_alarm() -> None:
     assert ledger.alarms == 0
 
 
+def close_miss(*, wrong: bool, risk: float = 0.1) -> Label:
+    return replace(lesson(ok=not wrong), risk=risk, predicted=risk, close=True)
+
+
+def test_nearly_accepted_misses_that_turn_wrong_call_for_audits_and_raise_no_alarm_alone() -> None:
+    before = folded([audit(wrong=False)] * 20 + [close_miss(wrong=False)] * 20)
+    after = before
+    for _ in range(30):
+        after = after.after(close_miss(wrong=True))
+    assert before.alert == 0
+    assert after.alert == 1
+    assert after.alarms == 0
+    confirmed = after.after(audit(wrong=True))
+    assert confirmed.alarms == 1
+    assert before.after(audit(wrong=True)).alarms == 0
+
+
+def test_misses_far_from_being_accepted_say_nothing_of_drift() -> None:
+    assert folded([replace(close_miss(wrong=True), close=False)] * 50).alert == 0
+
+
+def test_an_alarm_starts_the_count_of_requests_anew() -> None:
+    ledger = folded([lesson()] * 300 + [audit(wrong=True)] * 4)
+    assert (ledger.alarms, ledger.requests, ledger.requests_before) == (1, 300, 300)
+
+
 def test_one_wrong_audit_of_a_tiny_risk_raises_no_alarm_but_the_alert() -> None:
     ledger = folded([audit(wrong=False, risk=1e-9)] * 20 + [audit(wrong=True, risk=1e-9)])
     assert ledger.alarms == 0
@@ -193,7 +223,7 @@ def test_one_wrong_audit_of_a_tiny_risk_raises_no_alarm_but_the_alert() -> None:
 
 LABELS = st.builds(
     Label,
-    row=st.lists(st.floats(-1e6, 1e6, width=32), max_size=8).map(lambda row: np.array(row, "<f4").tobytes()),
+    row=st.lists(st.floats(-999, 999, width=32), max_size=8).map(lambda row: np.array(row, "<f4").tobytes()),
     ok=st.booleans(),
     chance=st.floats(0.01, 1),
     audit=st.booleans(),
@@ -201,12 +231,19 @@ LABELS = st.builds(
     predicted=st.floats(0, 1),
     requests=st.integers(0, 10**6),
     hits=st.integers(0, 10**6),
+    cluster=st.binary(min_size=8, max_size=8),
+    close=st.booleans(),
 )
 
 
 @given(LABELS)
 def test_a_label_is_read_as_it_was_written(label: Label) -> None:
     assert Label.from_bytes(label.to_bytes()) == label
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 3e38, -2000.0])
+def test_a_label_with_a_feature_that_cannot_be_is_none(number: float) -> None:
+    assert Label.from_bytes(replace(lesson(), row=np.array([1.0, number], "<f4").tobytes()).to_bytes()) is None
 
 
 @given(st.binary(max_size=80))
@@ -231,6 +268,14 @@ def test_a_snapshot_is_read_as_it_was_written() -> None:
     assert read.weights.version == 30
     np.testing.assert_array_equal(read.weights.mean, weights.mean)
     np.testing.assert_array_equal(read.weights.covariance, weights.covariance)
+
+
+@pytest.mark.parametrize("field", ["requests", "surprise", "position"])
+@pytest.mark.parametrize("wrong", ["many", None, -1, [1]])
+def test_a_snapshot_whose_counters_are_no_counts_is_none(field: str, wrong: object) -> None:
+    stored = orjson.loads(Snapshot(Ledger(), prior(FEATURES.count)).to_bytes())
+    stored["ledger"][field] = wrong
+    assert Snapshot.from_bytes(orjson.dumps(stored), FEATURES.count) is None
 
 
 @pytest.mark.parametrize("stored", [b"", b"{}", b"[]", b"null", b'{"format":99}', b'{"format":1,"ledger":3}'])
@@ -270,7 +315,7 @@ def test_fewer_labels_leave_more_doubt() -> None:
 # ------------------------------------------------------------------------------------------------------ learner
 
 
-def taught(target: Target, lessons: int = 400) -> Learner:
+def taught(target: Target, lessons: int = 400, log: list[Label] | None = None) -> Learner:
     """A learner that has seen near questions be right and far ones wrong, and as many requests."""
     learner = Learner(target)
     for at in range(lessons):
@@ -278,15 +323,19 @@ def taught(target: Target, lessons: int = 400) -> Learner:
         decision = learner.decide(TEXT, near(score), 0.0)
         assert not isinstance(decision, Serve)
         assert decision.ticket is not None
-        teach(learner, decision.ticket, ok=score > 0.9)
+        label = teach(learner, decision.ticket, ok=score > 0.9)
+        if log is not None:
+            log.append(label)
     return learner
 
 
-def teach(learner: Learner, ticket: Ticket, *, ok: bool) -> None:
-    learner.take([learner.label(ticket, ok=ok)])
+def teach(learner: Learner, ticket: Ticket, *, ok: bool) -> Label:
+    label = learner.label(ticket, ok=ok)
+    learner.take([label])
     due = learner.due()
     if due is not None:
         learner.adopt(fit(due, learner.snapshot().weights))
+    return label
 
 
 def test_nothing_is_served_before_a_hundred_labels() -> None:
@@ -315,6 +364,76 @@ def test_once_taught_the_coin_decides_between_serving_and_an_audit() -> None:
     assert risky.why == "risk"
 
 
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_score_that_is_no_number_is_never_served_and_teaches_nothing(score: float) -> None:
+    learner = taught(Target(0.05))
+    decision = learner.decide(TEXT, near(score), 0.999)
+    assert isinstance(decision, Decline)
+    assert decision.ticket is not None
+    assert Label.from_bytes(learner.label(decision.ticket, ok=True).to_bytes()) is None
+    assert isinstance(learner.decide(TEXT, near(0.97), 0.999), Serve)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_not_adopted(number: float) -> None:
+    learner = taught(Target(0.05))
+    newest = learner.snapshot().weights
+    learner.adopt(replace(newest, version=newest.version + 1, mean=newest.mean + number))
+    assert learner.snapshot().weights is newest
+
+
+def test_a_cluster_served_without_a_label_for_long_is_audited_more_and_more() -> None:
+    learner = taught(Target(0.05))
+    chances = []
+    for _ in range(120):
+        served = learner.decide(TEXT, near(0.97), 0.999)
+        assert isinstance(served, Serve)
+        chances.append(served.ticket.chance)
+    assert chances[-1] > 0.4
+    other = learner.decide(TEXT, near(0.97, clusters="b"), 0.999)
+    assert isinstance(other, Serve)
+    assert other.ticket.chance < chances[-1]
+    asked = learner.decide(TEXT, near(0.97), 0.0)
+    assert isinstance(asked, Audit)
+    teach(learner, asked.ticket, ok=True)
+    again = learner.decide(TEXT, near(0.97), 0.999)
+    assert isinstance(again, Serve)
+    assert again.ticket.chance < chances[-1]
+
+
+def test_a_cluster_whose_last_labels_were_wrong_is_riskier_than_one_without_labels() -> None:
+    learner = taught(Target(0.05))
+    for _ in range(3):
+        asked = learner.decide(TEXT, near(0.97), 0.0)
+        assert isinstance(asked, Audit)
+        learner.take([learner.label(asked.ticket, ok=False)])
+    assert learner.weigh(TEXT, near(0.97))[0] > learner.weigh(TEXT, near(0.97, clusters="b"))[0]
+
+
+def test_threads_may_decide_while_another_one_learns() -> None:
+    learner, failed, over = taught(Target(0.05)), [], threading.Event()
+
+    def keep_deciding() -> None:
+        try:
+            while not over.is_set():
+                learner.decide(TEXT, near(0.97, clusters=random.choice("abcdef")), random.random())
+        except Exception as error:  # noqa: BLE001 - to be seen by the test, which runs in another thread
+            failed.append(error)
+
+    threads = [threading.Thread(target=keep_deciding) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for at in range(300):
+        ticket = learner.decide(TEXT, near(0.5, clusters="abc"[at % 3]), 0.0).ticket
+        assert ticket is not None
+        teach(learner, ticket, ok=False)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert learner.position == learner.ledger.lessons == 700
+
+
 def test_a_ticket_forgotten_leaves_no_trace_in_the_ledger() -> None:
     learner = taught(Target(0.05))
     before = learner.ledger
@@ -335,6 +454,40 @@ def test_requests_and_hits_travel_with_the_next_label_and_come_back_when_it_is_l
     assert learner.label(tickets[1], ok=True).requests == 3
 
 
+def test_to_weigh_tells_the_risk_and_the_cutoff_of_the_next_decision_and_changes_nothing() -> None:
+    learner, twin = taught(Target(0.05)), taught(Target(0.05))
+    for score in (0.97, 0.5):
+        risk, cutoff_now = learner.weigh(TEXT, near(score))
+        served = isinstance(twin.decide(TEXT, near(score), 0.999), Serve)
+        assert served == (risk <= cutoff_now)
+    assert learner.weigh(TEXT, []) == (1.0, cutoff_now)
+    asked = learner.decide(TEXT, near(0.5), 0.5)
+    assert asked.ticket is not None
+    assert asked.ticket.risk == risk
+    assert learner.label(asked.ticket, ok=False).requests == 1
+
+
+def test_a_hit_withdrawn_is_not_counted_also_when_it_was_already_sent() -> None:
+    learner = taught(Target(0.05))
+
+    def sent(serves: int, withdrawn: int) -> int:
+        decisions = [learner.decide(TEXT, near(0.97), 0.999) for _ in range(serves)]
+        for decision in decisions[:withdrawn]:
+            assert isinstance(decision, Serve)
+            learner.withdraw(decision.ticket)
+        free = learner.decide(TEXT, near(0.5), 0.999).ticket
+        assert free is not None
+        return Label.from_bytes(learner.label(free, ok=False).to_bytes()).hits  # type: ignore[union-attr]
+
+    assert sent(3, withdrawn=1) == 2
+    early = learner.decide(TEXT, near(0.97), 0.999)
+    assert isinstance(early, Serve)
+    assert sent(0, withdrawn=0) == 1
+    learner.withdraw(early.ticket)
+    assert sent(0, withdrawn=0) == 0
+    assert sent(2, withdrawn=0) == 1
+
+
 def test_two_processes_that_read_one_log_hold_the_same_ledger() -> None:
     one, other = Learner(Target(0.05)), Learner(Target(0.05))
     log: list[Label] = []
@@ -350,9 +503,10 @@ def test_two_processes_that_read_one_log_hold_the_same_ledger() -> None:
 
 
 def test_a_process_that_starts_from_a_snapshot_goes_on_like_the_one_that_wrote_it() -> None:
-    first = taught(Target(0.05))
+    log: list[Label] = []
+    first = taught(Target(0.05), log=log)
     stored = Snapshot.from_bytes(first.snapshot().to_bytes(), FEATURES.count)
-    second = Learner(Target(0.05), snapshot=stored)
+    second = Learner(Target(0.05), snapshot=stored, lessons=log)
     assert second.ledger == first.ledger
     asked, again = (learner.decide(TEXT, near(0.5), 0.9) for learner in (first, second))
     assert asked.ticket is not None
@@ -396,3 +550,44 @@ def test_a_certified_audit_without_a_label_counts_as_wrong_until_it_has_one() ->
 def test_answers_with_one_digest_are_equal_whatever_their_bodies() -> None:
     assert Equal().same(Reading(b"x", "one"), Reading(b"x", "two"))
     assert Equal().same(Reading(b"x", "one"), Reading(b"y", "one")) is False
+
+
+# ------------------------------------------------------------------------------------------------------ records
+
+
+def of_cluster(name: bytes, *, ok: bool, risk: float = 0.2) -> Label:
+    return replace(lesson(ok=ok), cluster=name.ljust(8, b"\0"), risk=risk)
+
+
+def recorded(labels: Sequence[Label], name: bytes) -> dict[str, float]:
+    records = Records()
+    for label in labels:
+        records.add(label)
+    return dict(zip(RECORDS, records.of(name.ljust(8, b"\0")), strict=True))
+
+
+def test_a_cluster_never_seen_has_an_empty_record() -> None:
+    assert recorded([], b"a") == dict.fromkeys(RECORDS, 0.0)
+    assert recorded([of_cluster(b"b", ok=True)], b"a")["evidence"] == 0
+
+
+def test_a_record_counts_wrong_labels_against_those_predicted_and_the_last_ones_most() -> None:
+    right, wrong = of_cluster(b"a", ok=True), of_cluster(b"a", ok=False)
+    assert recorded([right] * 10, b"a")["excess"] < 0
+    assert recorded([right] * 10 + [wrong] * 3, b"a")["excess"] > recorded([wrong] * 3 + [right] * 10, b"a")["excess"]
+    expected = of_cluster(b"a", ok=False, risk=1.0)
+    assert recorded([expected] * 3, b"a")["excess"] == 0
+
+
+def test_a_record_grows_idle_while_others_have_labels() -> None:
+    labels = [of_cluster(b"a", ok=True), *[of_cluster(b"b", ok=True)] * 50]
+    assert recorded(labels, b"a")["idle"] > 0 == recorded(labels, b"b")["idle"]
+
+
+def test_the_oldest_clusters_are_forgotten_first() -> None:
+    labels = [of_cluster(b"%d" % at, ok=True) for at in range(10_001)]
+    assert recorded(labels, b"0")["evidence"] == 0 < recorded(labels, b"1")["evidence"]
+
+
+def test_a_label_without_a_cluster_is_on_no_ones_record() -> None:
+    assert recorded([lesson(ok=False)] * 5, b"")["evidence"] == 0

@@ -255,6 +255,14 @@ def test_a_yes_is_true_or_an_opinion_that_says_so(says: Any) -> None:
     assert Verification(Saying(says)).verify("a", "b").same
 
 
+def test_an_opinion_may_hold_what_a_comparison_of_arrays_makes_and_its_reason_is_a_text() -> None:
+    said = Verification(Saying(Opinion(np.float32(0.9) > 0.5, "score"))).verify("a", "b")  # type: ignore[arg-type]
+    assert said == Opinion(same=True, said="score")
+    assert said.same is True
+    with pytest.raises(VerifierError, match="an Opinion is wanted"):
+        Verification(Saying(Opinion(same=True, said=0.9))).verify("a", "b")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("says", [False, np.False_, Opinion(same=False)])
 def test_a_no_is_false_or_an_opinion_that_says_so(says: Any) -> None:
     assert not Verification(Saying(says)).verify("a", "b").same
@@ -332,6 +340,17 @@ async def test_a_cancelled_lookup_cancels_the_coroutine_and_counts_against_nobod
         await task
     assert ended.is_set()
     assert cache.health().parts["verifier"].state is PartState.UP
+
+
+async def test_the_cancellation_of_what_a_verifier_awaits_is_its_failure_and_not_the_callers_end() -> None:
+    async def await_what_is_cancelled(asked: str, stored: str) -> bool:
+        lost: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        lost.cancel()
+        return await lost
+
+    cache = make_cache(await_what_is_cancelled)
+    found = await cache.alookup(lambda: question(REWORDED), lambda hit: hit)
+    assert found == Miss(MissReason.VERIFIER_FAILED, "VerifierError")
 
 
 @halves
@@ -444,6 +463,32 @@ def test_after_close_nothing_is_verified_or_remembered() -> None:
     assert len(verifier.asked) == 1
 
 
+@pytest.mark.parametrize("limit", [None, 30.0])
+@pytest.mark.parametrize("kind", [Saying, Awaited])
+async def test_after_close_nobody_is_asked_on_either_side(kind: type[Saying], limit: float | None) -> None:
+    verifier = kind()
+    verification = Verification(verifier, timeout=limit)
+    verification.close()
+    with pytest.raises(VerifierError, match="the verifier has been closed"):
+        verification.verify("a", "b")
+    with pytest.raises(VerifierError, match="the verifier has been closed"):
+        await verification.averify("a", "b")
+    assert verifier.asked == []
+
+
+def test_an_opinion_that_comes_after_close_is_not_remembered() -> None:
+    verification: Verification
+
+    class ClosesMeanwhile:
+        def verify(self, asked: str, stored: str) -> bool:
+            verification.close()
+            return True
+
+    verification = Verification(ClosesMeanwhile(), timeout=None)
+    assert verification.verify("a", "b").same
+    assert verification.recall("a", "b") is None
+
+
 def test_closing_the_cache_closes_the_verification() -> None:
     cache = make_cache(Saying())
     cache.close()
@@ -535,6 +580,16 @@ def _begin_to_agree(asked: str, stored: str) -> Awaitable[bool]:
 class _AgreesWhenCalled:
     async def __call__(self, asked: str, stored: str) -> bool:
         return True
+
+
+class _AgreesInTime:
+    async def verify(self, asked: str, stored: str) -> bool:
+        return True
+
+
+@both
+def test_a_verifiers_verify_may_be_a_coroutine_function(look_up: LookUp) -> None:
+    assert isinstance(look_up(make_cache(_AgreesInTime()), REWORDED), Hit)
 
 
 @both

@@ -1,4 +1,4 @@
-"""A query and its nearest entries as numbers: the score, the words, and what the neighbours' answers say.
+"""A query and its nearest entries as numbers: the score, the words, and what the answers say.
 
 The answers of the neighbours carry most of the signal: ten near entries with one answer are better evidence than one
 very near entry. Token-level similarity, |u - v| and a cross-encoder were measured and added nothing.
@@ -15,10 +15,11 @@ from typing import Final
 
 from aicache._guards import DEFAULT_GUARDS, Guard, Parsed
 from aicache._guards._lexicon import FUNCTION_WORDS
+from aicache._learned._record import RECORDS, UNRECORDED
 
 __all__ = ["FeatureSet", "Neighbour"]
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """To be raised when a feature changes its meaning: labels and weights of another version are not read."""
 
 _HINGES: Final = (0.7, 0.8, 0.9, 0.95)
@@ -50,7 +51,8 @@ class Neighbour:
 
     score: float
     """Cosine with the query, higher is closer."""
-    question: Parsed = field(repr=False)
+    question: Parsed | None = field(repr=False)
+    """Needed of the nearest one only: parsing is the dearest part of a decision."""
     cluster: bytes
     """The cluster of its answer."""
     size: int
@@ -68,7 +70,7 @@ class FeatureSet:
         """What each number is, in order."""
         hinges = tuple(f"cosine_above_{hinge}" for hinge in _HINGES)
         vetoes = tuple(f"guard_{guard.name}" for guard in self.guards)
-        return ("bias", "cosine", *hinges, *vetoes, *_LEXICAL, *_NEIGHBOURS)
+        return ("bias", "cosine", *hinges, *vetoes, *_LEXICAL, *_NEIGHBOURS, *RECORDS)
 
     @property
     def signature(self) -> bytes:
@@ -78,18 +80,25 @@ class FeatureSet:
     @property
     def count(self) -> int:
         """How many numbers a row has."""
-        return 2 + len(_HINGES) + len(self.guards) + len(_LEXICAL) + len(_NEIGHBOURS)
+        return 2 + len(_HINGES) + len(self.guards) + len(_LEXICAL) + len(_NEIGHBOURS) + len(RECORDS)
 
-    def row(self, query: Parsed, near: Sequence[Neighbour]) -> bytes:
-        """The features, float32, little-endian. `near` is sorted by score, nearest first, and not empty."""
-        score = near[0].score
+    def row(self, query: Parsed, near: Sequence[Neighbour], record: Sequence[float] = UNRECORDED) -> bytes:
+        """The features, float32, little-endian. `near` is sorted by score, nearest first, and not empty.
+
+        `record` is what `Records` knows of the nearest one's cluster.
+        """
+        nearest = near[0]
+        if nearest.question is None:
+            raise ValueError("the nearest entry's question is missing")
+        score = nearest.score
         hinges = (max(0.0, score - hinge) / 0.1 for hinge in _HINGES)
         numbers = (
             1.0,
             (score - 0.8) / 0.1,
             *hinges,
-            *_lexical(query, near[0].question, self.guards),
+            *_lexical(query, nearest.question, self.guards),
             *_neighbourhood(near),
+            *record,
         )
         return pack(f"<{len(numbers)}f", *numbers)
 

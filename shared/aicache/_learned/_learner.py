@@ -18,8 +18,9 @@ from aicache._learned._budget import allowance, caution, correction, cutoff, qua
 from aicache._learned._certificate import EXPLORE
 from aicache._learned._features import FeatureSet, Neighbour
 from aicache._learned._fit import Lessons, Weights, prior
-from aicache._learned._label import Label
+from aicache._learned._label import UNKNOWN, Label
 from aicache._learned._ledger import WINDOW, Ledger
+from aicache._learned._record import Records
 from aicache._learned._snapshot import Snapshot
 from aicache._learned._target import Target
 
@@ -35,6 +36,11 @@ _LEAST: Final = 0.03
 """Audit probability of the safest request."""
 _ALERT: Final = 0.5
 """Audit probability just before an alarm: what looks like drift is looked into at once. Measured: docs/learned.md."""
+_UNSEEN: Final = 0.0002
+"""What each answer served from a cluster since its last label adds to the audit probability, over the rate allowed (at
+least 1 %): wrong ones come in runs. Not under a certificate, where a tenth is audited anyway."""
+_CLOSE: Final = 4.0
+"""Misses of up to this many times the cutoff tell of drift."""
 _SCALE: Final = 0.15
 """Audit probability of a request at the cutoff."""
 
@@ -47,7 +53,9 @@ class Ticket:
     risk: float
     predicted: float
     chance: float
+    cluster: bytes = UNKNOWN
     audit: bool = False
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +99,9 @@ class Learner:
         self._ledger = snapshot.ledger if snapshot else Ledger()
         self._weights = snapshot.weights if snapshot else prior(self._features.count)
         self._lessons = deque((label for label in lessons if label.row), WINDOW)
+        self._records = Records()
+        for label in self._lessons:
+            self._records.add(label)
         self._risks: deque[float] = deque(maxlen=_MEMORY)
         self._cutoff = 0.0
         self._seen = 0
@@ -103,12 +114,22 @@ class Learner:
 
     def decide(self, query: Parsed, near: Sequence[Neighbour], coin: float) -> Decision:
         """Serve, audit or decline, given the nearest entries (nearest first) and a uniform number in [0, 1)."""
-        row = self._features.row(query, near) if near else b""
-        risk = self._weights.risk(row, caution(self._target)) if near else 1.0
+        row = self._row(query, near)
+        risk = self._risk(row)
         with self._lock:
-            return self._decide(row, risk, coin)
+            return self._decide(row, risk, _cluster(near) if near else UNKNOWN, coin)
 
-    def _decide(self, row: bytes, risk: float, coin: float) -> Decision:
+    def weigh(self, query: Parsed, near: Sequence[Neighbour]) -> tuple[float, float]:
+        """The risk of serving the nearest entry, and the present cutoff. Counts and changes nothing."""
+        return self._risk(self._row(query, near)), self._cutoff
+
+    def _row(self, query: Parsed, near: Sequence[Neighbour]) -> bytes:
+        return self._features.row(query, near, self._records.of(_cluster(near))) if near else b""
+
+    def _risk(self, row: bytes) -> float:
+        return self._weights.risk(row, caution(self._target)) if row else 1.0
+
+    def _decide(self, row: bytes, risk: float, cluster: bytes, coin: float) -> Decision:
         self._unsent[0] += 1
         self._risks.append(risk)
         factor = self._factor()
@@ -118,24 +139,27 @@ class Learner:
         if not row:
             return Decline(None, "nothing stored")
         predicted = min(1.0, factor * risk)
-        free = Ticket(row, risk, predicted, 1.0)
+        free = Ticket(row, risk, predicted, 1.0, cluster, close=risk <= _CLOSE * self._cutoff)
         if risk > self._cutoff:
             return Decline(free, "learning" if self._ledger.resting else "risk")
         chance = max(_LEAST, _SCALE * sqrt(risk / self._cutoff), _ALERT * self._ledger.alert)
         if not self._target.certified:
-            chance = max(chance, self._ledger.novelty)
+            unseen = self._records.unseen(cluster) * _UNSEEN / max(0.01, self._target.max_error_rate)
+            chance = max(chance, self._ledger.novelty, min(_ALERT, unseen))
         else:
             chance = max(chance, EXPLORE)
-            if self._bound_now() > self._target.max_error_rate * self._counted():
+            if self._is_spent():
                 if self._target.per == "requests":
                     return Decline(free, "budget")
                 chance = 1.0  # Counts as accepted, which a budget per accepted request needs to ever grow.
-        ticket = Ticket(row, risk, predicted, chance, coin < chance)
+        ticket = Ticket(row, risk, predicted, chance, cluster, coin < chance)
         if ticket.audit:
-            self._pending[ticket] = chance
-            self._bound = None
+            if self._target.certified:
+                self._pending[ticket] = chance
+                self._bound = None
             return Audit(ticket)
         self._unsent[1] += 1
+        self._records.served(cluster)
         return Serve(ticket)
 
     def _factor(self) -> float:
@@ -144,7 +168,9 @@ class Learner:
     def _new_cutoff(self, factor: float) -> float:
         if self._ledger.resting or len(self._risks) < _ENOUGH:
             return 0.0
-        requests, hits = self._ledger.requests + self._unsent[0], self._ledger.hits + self._unsent[1]
+        # After an alarm as at the start: how good the new weights are is not known yet.
+        requests = self._ledger.requests - self._ledger.requests_before + self._unsent[0]
+        hits = self._ledger.hits - self._ledger.hits_before + self._unsent[1]
         return cutoff(self._risks, factor, self._target, allowance(self._target, requests, hits))
 
     def _counted(self) -> int:
@@ -152,6 +178,15 @@ class Learner:
         if self._target.per == "requests":
             return self._ledger.requests + self._unsent[0]
         return self._ledger.hits + self._unsent[1] + self._ledger.audits
+
+    @property
+    def spent(self) -> bool:
+        """Under a certificate: one more answer served could be one too many."""
+        with self._lock:
+            return self._target.certified and self._is_spent()
+
+    def _is_spent(self) -> bool:
+        return self._bound_now() > self._target.max_error_rate * self._counted()
 
     def _bound_now(self) -> float:
         """Most answers that can have been wrong; an audit without a label yet counts as wrong."""
@@ -168,14 +203,33 @@ class Learner:
         """The label to append to the log: was the nearest entry's answer the same as the fresh one?"""
         with self._lock:
             self._release(ticket)
-            requests, hits = self._unsent
-            self._unsent = [0, 0]
-        return Label(ticket.row, ok, ticket.chance, ticket.audit, ticket.risk, ticket.predicted, requests, hits)
+            requests, hits = self._unsent[0], max(0, self._unsent[1])
+            self._unsent[0] -= requests
+            self._unsent[1] -= hits  # Below 0 after a hit was sent and then withdrawn: the next ones make up for it.
+        return Label(
+            ticket.row,
+            ok,
+            ticket.chance,
+            ticket.audit,
+            ticket.risk,
+            ticket.predicted,
+            requests,
+            hits,
+            ticket.cluster,
+            ticket.close,
+        )
 
     def forget(self, ticket: Ticket) -> None:
         """The fresh answer never came, or could not be compared: the ticket leaves no trace."""
         with self._lock:
             self._release(ticket)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """What was decided to be served was not, for a verifier refused it: no hit, and the ticket leaves no trace."""
+        with self._lock:
+            self._release(ticket)
+            if not ticket.audit:
+                self._unsent[1] -= 1
 
     def unsent(self, label: Label) -> None:
         """The label could not be appended: its counts go with the next one."""
@@ -199,6 +253,7 @@ class Learner:
                 self._ledger = self._ledger.after(usable)
                 if usable is not None and usable.row:
                     self._lessons.append(usable)
+                    self._records.add(usable)
             self._bound = None
             if self._ledger.alarms != alarms:
                 self._risks.clear()
@@ -229,10 +284,15 @@ class Learner:
     def adopt(self, weights: Weights) -> None:
         """Decide with these weights from now on, unless those at hand are newer."""
         with self._lock:
-            if weights.version > self._weights.version and len(weights.mean) == self._features.count:
+            if weights.version > self._weights.version and len(weights.mean) == self._features.count and weights.usable:
                 self._weights = weights
 
     def snapshot(self) -> Snapshot:
         """What another process may start from."""
         with self._lock:
             return Snapshot(self._ledger, self._weights)
+
+
+def _cluster(near: Sequence[Neighbour]) -> bytes:
+    """The nearest one's, as labels name it."""
+    return near[0].cluster[:8].ljust(8, b"\0")

@@ -23,6 +23,8 @@ _SURE: Final = 0.01
 _ALARM: Final = 7.0
 """Log likelihood ratio of "changed" to "as predicted" at which the alarm goes off: by chance not before some
 exp(7) = 1100 audits, which are some 20,000 requests."""
+_CONFIRMED: Final = 2.0
+"""The same from audits alone, where nearly accepted misses have said as much as an alarm takes."""
 _FEW: Final = 4
 """Audits after which every second accepted request is still audited; after ten times as many every eleventh."""
 _KEPT: Final = 200
@@ -56,7 +58,12 @@ class Ledger:
     """The last audits: wrong or not, and the corrected prediction."""
     surprise: float = 0.0
     """Evidence for drift in the last audits (Page's cumulative sum); 0 where there is none."""
+    suspicion: float = 0.0
+    """The same in the last audits and in misses that were nearly accepted: it comes sooner, and proves less."""
     alarms: int = 0
+    requests_before: int = 0
+    """Those before the last alarm."""
+    hits_before: int = 0
     certificate: Certificate = field(default_factory=Certificate)
 
     @property
@@ -72,7 +79,7 @@ class Ledger:
     @property
     def alert(self) -> float:
         """How near an alarm is, in [0, 1]."""
-        return self.surprise / _ALARM
+        return max(self.surprise, self.suspicion) / _ALARM
 
     @property
     def novelty(self) -> float:
@@ -90,12 +97,24 @@ class Ledger:
             requests=self.requests + label.requests,
             hits=self.hits + label.hits,
         )
-        return counted._audited(label) if label.audit else counted
+        if label.audit:
+            counted = counted._audited(label)
+        if label.audit or label.close:
+            counted = counted._suspecting(label)
+        return counted._alarmed() if counted._changed else counted
+
+    def _suspecting(self, label: Label) -> Ledger:
+        evidence = _evidence(label.predicted, wrong=not label.ok)
+        return replace(self, suspicion=min(_ALARM, max(0.0, self.suspicion + evidence)))
+
+    @property
+    def _changed(self) -> bool:
+        return self.surprise > _ALARM or (self.surprise > _CONFIRMED and self.suspicion >= _ALARM)
 
     def _audited(self, label: Label) -> Ledger:
         wrong = not label.ok
         charged = wrong and label.chance >= EXPLORE
-        counted = replace(
+        return replace(
             self,
             audits=self.audits + 1,
             wrong=_FADE * self.wrong + wrong,
@@ -104,7 +123,6 @@ class Ledger:
             surprise=max(0.0, self.surprise + _evidence(label.predicted, wrong=wrong)),
             certificate=self.certificate.charged(label.chance) if charged else self.certificate,
         )
-        return counted._alarmed() if counted.surprise > _ALARM else counted
 
     def _alarmed(self) -> Ledger:
         return replace(
@@ -116,6 +134,9 @@ class Ledger:
             settled=self.audits,
             recent=(),
             surprise=0.0,
+            suspicion=0.0,
+            requests_before=self.requests,
+            hits_before=self.hits,
             alarms=self.alarms + 1,
         )
 

@@ -13,7 +13,7 @@ from aicache._learned._ledger import Ledger
 
 __all__ = ["Snapshot"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,15 +56,16 @@ class Snapshot:
             return None
         if mean.shape != (features,) or covariance.shape != (features, features):
             return None
-        if not (numpy.isfinite(mean).all() and numpy.isfinite(covariance).all()):
-            return None
-        return Snapshot(ledger, Weights(version, mean, covariance))
+        weights = Weights(version, mean, covariance)
+        return Snapshot(ledger, weights) if weights.usable else None
 
 
 def _ledger(read: dict[str, object]) -> Ledger:
     certificate = read.pop("certificate")
     recent = read.pop("recent")
     if not isinstance(certificate, dict) or not isinstance(recent, list):
+        raise TypeError
+    if not all(isinstance(number, int | float) and number >= 0 for number in read.values()):
         raise TypeError
     costs = tuple(float(cost) for cost in certificate["costs"])
     if len(costs) != len(Certificate().costs):

@@ -22,7 +22,7 @@ class Floor:
     def __post_init__(self) -> None:
         for name in ("false_different", "false_same"):
             share = getattr(self, name)
-            if not 0 <= share < 0.5:
+            if not (isinstance(share, int | float) and 0 <= share < 0.5):
                 raise ConfigurationError(name, f"give a share in [0, 0.5); got {share!r}")
 
 
@@ -39,7 +39,8 @@ class Target:
     floor: Floor = Floor()
 
     def __post_init__(self) -> None:
-        if not 0 < self.max_error_rate <= 0.5:
-            raise ConfigurationError("max_error_rate", f"give a share in (0, 0.5]; got {self.max_error_rate!r}")
+        rate = self.max_error_rate
+        if not (isinstance(rate, int | float) and 0 < rate <= 0.5):
+            raise ConfigurationError("max_error_rate", f"give a share in (0, 0.5]; got {rate!r}")
         if self.per not in {"requests", "hits"}:
             raise ConfigurationError("per", f"give 'requests' or 'hits'; got {self.per!r}")

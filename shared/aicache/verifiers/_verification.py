@@ -70,6 +70,7 @@ class Verification:
         # A memo of size n holds up to 2 n keys.
         self._memo: Memo[tuple[str, str], Opinion] | None = Memo(max(1, memo_entries // 2)) if memo_entries else None
         self._timeout = timeout
+        self._closed = False
         self._threads: DeadlineThreads[Opinion] = DeadlineThreads(workers, timeout, clock or SystemClock(), VERIFIER)
 
     def verify(self, asked: str, stored: str, /) -> Opinion:
@@ -81,6 +82,7 @@ class Verification:
         """
         if (known := self.recall(asked, stored)) is not None:
             return known
+        self._check_open()
         if self._timeout is None:
             return self._ask(asked, stored)
         return self._threads.wait_for((asked, stored), partial(self._ask, asked, stored))
@@ -89,6 +91,7 @@ class Verification:
         """As `verify`, without blocking the event loop."""
         if (known := self.recall(asked, stored)) is not None:
             return known
+        self._check_open()
         native: NativeVerify | None = getattr(self._verifier, "averify", None)
         if native is None:
             return await self._threads.await_for((asked, stored), partial(self._ask, asked, stored))
@@ -100,9 +103,14 @@ class Verification:
 
     def close(self) -> None:
         """Release the threads and forget the opinions; a second call does nothing."""
+        self._closed = True
         self._threads.close()
         if self._memo is not None:
             self._memo.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VerifierTimeoutError("the verifier has been closed")
 
     def _ask(self, asked: str, stored: str) -> Opinion:
         # It may have come since the caller looked.
@@ -123,27 +131,34 @@ class Verification:
             with bypass():
                 returned = await native(asked, stored)
             return self._keep(asked, stored, returned)
-        except (*OURS, *ENDS, asyncio.CancelledError):
+        except (*OURS, *ENDS):
             raise
         except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
             raise _foreign(error) from error
 
     def _keep(self, asked: str, stored: str, returned: object) -> Opinion:
         opinion = _to_opinion(returned)
-        if self._memo is not None:
+        if self._memo is not None and not self._closed:
             self._memo.put((asked, stored), opinion)
         return opinion
 
 
 def _to_opinion(returned: object) -> Opinion:
     """A yes or a no, and nothing that merely counts as true: a score is neither, nor is the text "no"."""
-    if isinstance(returned, Opinion) and isinstance(returned.same, bool):
-        return returned
-    item = getattr(returned, "item", None)
-    plain = item() if callable(item) else returned  # What a comparison of numpy or torch scalars makes.
-    if isinstance(plain, bool):
-        return Opinion(plain)
+    says, said = (returned.same, returned.said) if isinstance(returned, Opinion) else (returned, "")
+    item = getattr(says, "item", None)
+    plain = item() if callable(item) else says  # What a comparison of numpy or torch scalars makes.
+    if isinstance(plain, bool) and isinstance(said, str):
+        return Opinion(plain, said)
     raise VerifierError(f"the verifier returned {type(returned).__name__} where True, False or an Opinion is wanted")
+
+
+def _is_being_cancelled() -> bool:
+    """Whether this task has been asked to end; else a `CancelledError` is that of something the verifier awaited."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _foreign(error: BaseException) -> VerifierError:

@@ -85,7 +85,8 @@ def to_verifier(given: object) -> Verifier:
     """
     if not isinstance(given, type):
         if isinstance(given, Verifier):
-            return given
+            # Only `averify` is awaited; a `verify` that has to be is a coroutine function like any other.
+            return CallableVerifier(given.verify) if inspect.iscoroutinefunction(given.verify) else given
         if callable(given):
             return CallableVerifier(given)
     raise ConfigurationError(
