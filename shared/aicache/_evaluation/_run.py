@@ -1,48 +1,67 @@
-"""One run of a stream through the matcher core, and what came of it."""
+"""One replay of a stream through a real cache, and what came of it."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
 
-from aicache._evaluation._search import Nearest, Search
+from aicache._errors import AICacheError
+from aicache._evaluation._embedded import Embedded, TableEmbedder, prompt_of
+from aicache._evaluation._settings import Learned, Setting
+from aicache._evaluation._store import ReplayStore
 from aicache._evaluation._streams import Scenario, Stream
 from aicache._evaluation._world import Given, World
-from aicache._guards import Parsed
-from aicache._learned import Audit, Learner, Neighbour, Serve, Ticket, fit
+from aicache._model import Hit, Miss, MissReason, NotStored
+from aicache._open import CacheOptions, open_cache
+from aicache.cache import Question, SemanticCache
 
-__all__ = ["START", "K", "Result", "Timing", "best_threshold", "by_threshold", "learned"]
+__all__ = ["SETTLED", "START", "Result", "replay"]
 
-K: Final = 10
 START: Final = 2000
-"""Requests counted apart, while the matcher still learns."""
-_SETTLED: Final = 1000
+"""Requests counted apart, while a matcher still learns."""
+SETTLED: Final = 1000
 """The running error is taken from here on: among few requests one wrong answer is a large share."""
+_TICK: Final = 100
 
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Microseconds a decision (mean, and the 99th percentile); milliseconds a refit (mean, most); refits."""
-
-    decision: float = 0.0
-    decision_p99: float = 0.0
-    refit: float = 0.0
-    refit_most: float = 0.0
-    refits: int = 0
+_FAULTS: Final = frozenset(
+    {
+        MissReason.UNKEYABLE,
+        MissReason.UNREADABLE,
+        MissReason.STORE_FAILED,
+        MissReason.EMBEDDER_FAILED,
+        MissReason.EMBEDDER_SLOW,
+        MissReason.UNAVAILABLE,
+        MissReason.INTERNAL,
+    }
+)
+"""What never happens in memory. A cache goes on after it; an evaluation must not, for its figures would be of that."""
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a run gave. A hit whose truth the file does not tell counts as a hit that is not wrong."""
+    """What a replay gave."""
 
-    outcomes: bytes
-    """One byte a request, in order: 0 miss, 1 right hit, 2 wrong hit."""
-    audits: int = 0
+    outcomes: bytes = field(repr=False)
+    """One byte a request, in order: 0 miss, 1 right hit, 2 wrong hit. A hit whose truth the file does not tell is 1."""
+    misses: Mapping[str, int] = field(default_factory=dict)
+    """How many misses had which reason."""
+    decisions: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Microseconds from the end of the search to the end of `lookup`: median, mean, 99th percentile."""
+    update_most: float = 0.0
+    """Milliseconds of the longest `update`, which here also learns."""
     alarms: int = 0
-    timing: Timing = Timing()
+    """How often the matcher found that answers had changed."""
+
+    @property
+    def half(self) -> int:
+        """Where the second half begins."""
+        return len(self.outcomes) // 2
 
     def hit_rate(self, start: int = 0, end: int | None = None) -> float:
         """Share of the requests that were served."""
@@ -64,148 +83,131 @@ class Result:
         wrong, worst = 0, 0.0
         for count, outcome in enumerate(self.outcomes, 1):
             wrong += outcome == 2
-            if count >= _SETTLED:
+            if count >= SETTLED:
                 worst = max(worst, wrong / count)
         return worst
 
-
-@dataclass(frozen=True, slots=True)
-class _Near:
-    """An entry near a question."""
-
-    question: int
-    score: float
-    cluster: int
-    size: int
-    answer: Given
-
-
-class _Entries:
-    """What is cached, and which entries have the same answer as far as found out; a store keeps this with them."""
-
-    def __init__(self, nearest: Nearest) -> None:
-        self._search = Search(nearest)
-        self._answers: dict[int, Given] = {}
-        self._clusters: dict[int, int] = {}
-        self._sizes: dict[int, int] = {}
-
-    def near(self, question: int) -> list[_Near]:
-        found = []
-        for other, score in self._search.find(question, K):
-            cluster = self._clusters[other]
-            found.append(_Near(other, score, cluster, self._sizes[cluster], self._answers[other]))
-        return found
-
-    def add(self, question: int, answer: Given, like: int | None) -> None:
-        cluster = self._clusters[question] = question if like is None else self._clusters[like]
-        self._sizes[cluster] = self._sizes.get(cluster, 0) + 1
-        self._answers[question] = answer
-        self._search.add(question)
+    def figures(self) -> dict[str, Any]:
+        """All of it as numbers with names."""
+        return {
+            "requests": len(self.outcomes),
+            "hits": len(self.outcomes) - self.outcomes.count(0),
+            "wrong": self.outcomes.count(2),
+            "hit_rate": self.hit_rate(),
+            "wrong_per_request": self.wrong(),
+            "wrong_per_hit": self.wrong_per_hit(),
+            "running_maximum": self.worst_running(),
+            "second_half": {
+                "hit_rate": self.hit_rate(self.half),
+                "wrong_per_request": self.wrong(self.half),
+                "wrong_per_hit": self.wrong_per_hit(self.half),
+            },
+            "start": {
+                "requests": min(START, len(self.outcomes)),
+                "hit_rate": self.hit_rate(0, START),
+                "wrong_per_request": self.wrong(0, START),
+                "wrong_per_hit": self.wrong_per_hit(0, START),
+            },
+            "misses": dict(self.misses),
+            "alarms": self.alarms,
+            "decision_us": dict(zip(("median", "mean", "p99"), self.decisions, strict=True)),
+            "longest_update_ms": self.update_most,
+        }
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Adds up times; reads the process' own clock, for the evaluation only."""
+def replay(
+    stream: Stream,
+    embedded: Embedded,
+    setting: Setting,
+    scenario: Scenario,
+    tick: Callable[[int], None] = lambda _: None,
+) -> Result:
+    """Put all questions to a cache that is empty at the start: a hit inserts nothing, a miss brings a fresh answer.
 
-    decisions: list[float]
-    refits: list[float]
+    Raises:
+        AICacheError: the cache reported a fault.
+    """
+    world, store = World(stream, scenario), ReplayStore(stream)
+    cache = _open(store, TableEmbedder(stream, embedded), setting, scenario, world)
+    run = _Run(stream, world, store, cache)
+    try:
+        for at, question in enumerate(scenario.sequence(stream)):
+            run.request(at, question)
+            if (at + 1) % _TICK == 0:
+                tick(_TICK)
+        tick(len(stream.texts) % _TICK)
+        return run.result()
+    finally:
+        cache.close()
 
-    def timing(self) -> Timing:
-        if not self.decisions:
-            return Timing()
-        ordered = sorted(self.decisions)
-        return Timing(
-            sum(ordered) / len(ordered) * 1e6,
-            ordered[int(0.99 * len(ordered))] * 1e6,
-            sum(self.refits) / max(1, len(self.refits)) * 1e3,
-            max(self.refits, default=0.0) * 1e3,
-            len(self.refits),
+
+def _open(
+    store: ReplayStore, embedder: TableEmbedder, setting: Setting, scenario: Scenario, world: World
+) -> SemanticCache:
+    options: CacheOptions = setting.options()
+    if isinstance(setting, Learned):
+        coin = random.Random(f"coin {scenario.seed}")  # noqa: S311 - a simulation
+        options["comparator"] = world
+        options["coin"] = coin.random
+    # Lessons are learned at once, in `update`: then one seed gives one result.
+    return open_cache(store, embedder, options, background="inline")
+
+
+class _Run:
+    """Counts while the questions come."""
+
+    def __init__(self, stream: Stream, world: World, store: ReplayStore, cache: SemanticCache) -> None:
+        self._stream = stream
+        self._world = world
+        self._store = store
+        self._cache = cache
+        self._outcomes = bytearray(len(stream.texts))
+        self._misses: Counter[str] = Counter()
+        self._decisions: list[float] = []
+        self._update_most = 0.0
+
+    def request(self, at: int, question: int) -> None:
+        """One lookup, and the update that follows a miss."""
+        text = self._stream.texts[question]
+        prompt = partial(prompt_of, text, self._stream.group(question))
+        asked = Question(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest(), prompt)
+        fresh = self._world.answer(question, at)
+        self._store.begin(question)
+        found = self._cache.lookup(lambda: asked, _itself)
+        done = time.perf_counter()
+        if self._store.searched is not None:
+            self._decisions.append(done - self._store.searched)
+        if isinstance(found, Hit):
+            self._outcomes[at] = 2 if self._world.truth(fresh, Given.of(found.entry.answer)) is False else 1
+            return
+        if found.reason in _FAULTS:
+            raise AICacheError(f"the cache reported a fault ({found.reason}: {found.detail})")
+        self._misses[found.reason] += 1
+        self._update(asked, fresh)
+
+    def _update(self, asked: Question, fresh: Given) -> None:
+        began = time.perf_counter()
+        outcome = self._cache.update(lambda: asked, lambda: fresh.answer)
+        self._update_most = max(self._update_most, time.perf_counter() - began)
+        if isinstance(outcome, NotStored):
+            raise AICacheError(f"the cache did not keep an answer ({outcome.reason}: {outcome.detail})")
+
+    def result(self) -> Result:
+        """What it came to."""
+        ordered = sorted(self._decisions) or [0.0]
+        learned = self._cache.stats().learned
+        return Result(
+            bytes(self._outcomes),
+            dict(self._misses),
+            (
+                ordered[len(ordered) // 2] * 1e6,
+                sum(ordered) / len(ordered) * 1e6,
+                ordered[int(0.99 * len(ordered))] * 1e6,
+            ),
+            self._update_most * 1e3,
+            0 if learned is None else learned.alarms,
         )
 
 
-def learned(
-    stream: Stream, nearest: Nearest, scenario: Scenario, learner: Learner, parse: Callable[[str], Parsed]
-) -> Result:
-    """Replay the stream through the learned matcher, with an empty cache at the start."""
-    world, entries = World(stream, scenario), _Entries(nearest)
-    coin = random.Random(f"coin {scenario.seed}")  # noqa: S311 - a simulation
-    outcomes, audits, clock = bytearray(len(stream.texts)), 0, _Clock([], [])
-    for at, question in enumerate(scenario.sequence(stream)):
-        found = entries.near(question)
-        query = parse(stream.texts[question])
-        questions = [parse(stream.texts[entry.question]) for entry in found]  # A cache keeps the last ones, too.
-        began = time.perf_counter()
-        near = [
-            Neighbour(entry.score, parsed, b"%d" % entry.cluster, entry.size)
-            for entry, parsed in zip(found, questions, strict=True)
-        ]
-        decision = learner.decide(query, near, coin.random())
-        clock.decisions.append(time.perf_counter() - began)
-        fresh = world.answer(question, at)
-        if isinstance(decision, Serve):
-            outcomes[at] = 2 if world.truth(fresh, found[0].answer) is False else 1
-            continue
-        audits += isinstance(decision, Audit)
-        like = _update(learner, decision.ticket, fresh, found, world)
-        entries.add(question, fresh, like)
-        _refit(learner, clock)
-    return Result(bytes(outcomes), audits, learner.ledger.alarms, clock.timing())
-
-
-def _update(learner: Learner, ticket: Ticket | None, fresh: Given, near: Sequence[_Near], world: World) -> int | None:
-    """Deliver the fresh answer; the entry nearby whose answer is the same, or None."""
-    if not near:
-        return None
-    first = near[0]
-    verdict = world.compare(fresh, first.answer)
-    if ticket is not None and verdict is None:
-        learner.forget(ticket)
-    elif ticket is not None and verdict is not None:
-        learner.take([learner.label(ticket, ok=verdict)])
-    if verdict:
-        return first.question
-    tried = {first.cluster}
-    for entry in near[1:]:
-        if entry.cluster not in tried:
-            tried.add(entry.cluster)
-            if world.compare(fresh, entry.answer):
-                return entry.question
-    return None
-
-
-def _refit(learner: Learner, clock: _Clock) -> None:
-    lessons = learner.due()
-    if lessons is not None:
-        began = time.perf_counter()
-        learner.adopt(fit(lessons, learner.snapshot().weights))
-        clock.refits.append(time.perf_counter() - began)
-
-
-def by_threshold(stream: Stream, nearest: Nearest, scenario: Scenario, threshold: float) -> Result:
-    """Replay the stream with a plain threshold."""
-    world, search = World(stream, scenario), Search(nearest)
-    stored: dict[int, Given] = {}
-    outcomes = bytearray(len(stream.texts))
-    for at, question in enumerate(scenario.sequence(stream)):
-        found = search.find(question, 1)
-        fresh = world.answer(question, at)
-        if found and found[0][1] >= threshold:
-            outcomes[at] = 2 if world.truth(fresh, stored[found[0][0]]) is False else 1
-        else:
-            search.add(question)
-            stored[question] = fresh
-    return Result(bytes(outcomes))
-
-
-def best_threshold(stream: Stream, nearest: Nearest, scenario: Scenario, rate: float) -> tuple[float, Result]:
-    """The threshold that would have served most with at most this share wrong, known only in hindsight."""
-    low, high = 0.5, 1.0
-    best = by_threshold(stream, nearest, scenario, high)
-    for _ in range(10):
-        middle = (low + high) / 2
-        tried = by_threshold(stream, nearest, scenario, middle)
-        if tried.wrong() <= rate:
-            high, best = middle, tried
-        else:
-            low = middle
-    return high, best
+def _itself(hit: Hit) -> Hit | Miss:
+    return hit
