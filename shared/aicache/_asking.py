@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final, assert_never
 
-from aicache._errors import CONTROL, UnreadableEntryError
-from aicache._model import CacheKey, Search
+from aicache._errors import CONTROL, StoreError, UnreadableEntryError, UnwritableEntryError
+from aicache._model import CacheKey, Entry, Search
 from aicache._steps import (
     Block,
     CheckEpoch,
     Clear,
     Fetch,
     Nearest,
+    ReadAll,
     Remove,
     Similar,
     StoreStep,
@@ -20,14 +21,15 @@ from aicache._steps import (
     Together,
     Touch,
     Write,
+    WriteMany,
 )
-from aicache.stores.base import AsyncBatchStore, AsyncStore, BatchStore, Store
+from aicache.stores.base import AsyncBatchStore, AsyncBulkStore, AsyncStore, BatchStore, BulkStore, Store
 from aicache.stores.l1 import L1Circle
 
 __all__ = ["ask", "ask_natively", "forget_in_l1"]
 
 GIVE_UP: Final = 5
-"""Failed reads in a row after which the others of a batch are not tried: each may have waited for a lock, say."""
+"""Failures in a row after which the others of a batch are not tried: each may have waited for a lock, say."""
 
 
 def ask(step: StoreStep, store: Store, circle: L1Circle) -> Any:
@@ -46,7 +48,7 @@ async def ask_natively(step: StoreStep, store: AsyncStore, circle: L1Circle) -> 
         _tell_l1(step, circle)
 
 
-def _call(step: StoreStep, store: Store) -> Any:
+def _call(step: StoreStep, store: Store) -> Any:  # noqa: PLR0912 - one case for each step
     match step:
         case Fetch(key):
             return store.fetch(key)
@@ -56,6 +58,12 @@ def _call(step: StoreStep, store: Store) -> Any:
             return _ask_together(reads, store)
         case Write(entry):
             return store.write(entry)
+        case WriteMany(entries):
+            return _write_many(entries, store)
+        case ReadAll(selection):
+            if isinstance(store, BulkStore):
+                return store.entries(selection)
+            raise _cannot_list(store.name)
         case CheckEpoch():
             return store.epoch()
         case Touch(key, expires):
@@ -74,7 +82,7 @@ def _call(step: StoreStep, store: Store) -> Any:
             assert_never(step)
 
 
-async def _call_natively(step: StoreStep, store: AsyncStore) -> Any:
+async def _call_natively(step: StoreStep, store: AsyncStore) -> Any:  # noqa: PLR0912 - one case for each step
     match step:
         case Fetch(key):
             return await store.afetch(key)
@@ -84,6 +92,12 @@ async def _call_natively(step: StoreStep, store: AsyncStore) -> Any:
             return await _ask_together_natively(reads, store)
         case Write(entry):
             return await store.awrite(entry)
+        case WriteMany(entries):
+            return await _write_many_natively(entries, store)
+        case ReadAll(selection):
+            if isinstance(store, AsyncBulkStore):
+                return await store.aentries(selection)
+            raise _cannot_list(type(store).__name__)
         case CheckEpoch():
             return await store.aepoch()
         case Touch(key, expires):
@@ -140,9 +154,58 @@ async def _ask_together_natively(reads: Sequence[Fetch | Nearest], store: AsyncS
     return _whole(replies, len(reads))
 
 
+def _write_many(entries: Sequence[Entry], store: Store) -> None:
+    if isinstance(store, BulkStore):
+        store.write_many(entries)
+        return
+    replies: list[BaseException | None] = []
+    for entry in entries:
+        try:
+            store.write(entry)
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the others are written all the same; raised at the end
+            replies.append(error)
+            if _is_down(replies):
+                break
+        else:
+            replies.append(None)
+    _raise_failure(replies)
+
+
+async def _write_many_natively(entries: Sequence[Entry], store: AsyncStore) -> None:
+    if isinstance(store, AsyncBulkStore):
+        await store.awrite_many(entries)
+        return
+    replies: list[BaseException | None] = []
+    for entry in entries:
+        try:
+            await store.awrite(entry)
+        except CONTROL:
+            raise
+        except BaseException as error:  # noqa: BLE001 - the others are written all the same; raised at the end
+            replies.append(error)
+            if _is_down(replies):
+                break
+        else:
+            replies.append(None)
+    _raise_failure(replies)
+
+
+def _raise_failure(replies: Sequence[BaseException | None]) -> None:
+    """Raise one that says something of the store, rather than of an entry, if there is one."""
+    failures = [reply for reply in replies if reply is not None]
+    if failures:
+        raise next(filter(_is_failure, failures), failures[0])
+
+
+def _cannot_list(name: str) -> StoreError:
+    return StoreError(f"The store {name} cannot list its entries; use one that has `entries`, as aicache's own have.")
+
+
 def _is_failure(reply: object) -> bool:
-    """A damaged entry is none: the store answered."""
-    return isinstance(reply, BaseException) and not isinstance(reply, UnreadableEntryError)
+    """A damaged entry is none, nor is one that cannot be written: the store answered."""
+    return isinstance(reply, BaseException) and not isinstance(reply, (UnreadableEntryError, UnwritableEntryError))
 
 
 def _is_down(replies: Sequence[object]) -> bool:
@@ -169,6 +232,9 @@ def _tell_l1(step: StoreStep, circle: L1Circle) -> None:
     """What the memory in front of the store has to hear of a step, however it went."""
     if isinstance(step, Write):
         circle.replaced(step.entry.key)
+    elif isinstance(step, WriteMany):
+        for entry in step.entries:
+            circle.forget(entry.key)
     else:
         forget_in_l1(step, circle)
 

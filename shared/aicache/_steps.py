@@ -31,6 +31,7 @@ __all__ = [
     "Nearest",
     "Plan",
     "Promote",
+    "ReadAll",
     "Recall",
     "Remove",
     "Similar",
@@ -42,6 +43,7 @@ __all__ = [
     "Touch",
     "Verify",
     "Write",
+    "WriteMany",
 ]
 
 R = TypeVar("R")
@@ -155,6 +157,24 @@ class Write(Step[None]):
 
 
 @dataclass(frozen=True, slots=True)
+class WriteMany(Step[None]):
+    """Write the entries to the store, in one round trip where it can. They leave L1; what fails is not kept for later.
+
+    For what can be made again: it may fail with part of them written, and a removal of one that is just being written
+    may come before it.
+    """
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAll(Step[Sequence[Entry]]):
+    """Every readable entry of a selection in the store, in no order, expired ones too. For people, not for lookups."""
+
+    selection: Selection
+
+
+@dataclass(frozen=True, slots=True)
 class Touch(Step[None]):
     """Set when an entry expires, in the store."""
 
@@ -206,7 +226,19 @@ class Sweep(Step[int]):
 
 MemoryStep: TypeAlias = Recall | Mark | Promote | Forget
 StoreStep: TypeAlias = (
-    CheckEpoch | Fetch | Nearest | Together | Write | Touch | Remove | Clear | Similar | Block | Sweep
+    CheckEpoch
+    | Fetch
+    | Nearest
+    | Together
+    | Write
+    | WriteMany
+    | ReadAll
+    | Touch
+    | Remove
+    | Clear
+    | Similar
+    | Block
+    | Sweep
 )
 AnyStep: TypeAlias = MemoryStep | Embed | Verify | StoreStep
 
