@@ -36,11 +36,12 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, Generati
 from pydantic import BaseModel
 
 from aicache._errors import UnreadableEntryError
+from aicache._learned import Reading
 from aicache._model import Answer, Hit, NotStored, SkipReason
-from langchain_aicache._answers_meaning import charged, digest
+from langchain_aicache._answers_meaning import charged, digest, reading
 from langchain_aicache._answers_rules import objection
 
-__all__ = ["FORMAT", "MARK", "HitMark", "from_answer", "to_answer"]
+__all__ = ["FORMAT", "MARK", "HitMark", "from_answer", "read_answer", "to_answer"]
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -310,6 +311,15 @@ def from_answer(answer: Answer, *, hit: HitMark | None, usage_on_hit: Literal["o
         return [_unpack_generation(packed, hit, zero=zero) for packed in stored]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         raise UnreadableEntryError(_UNREADABLE) from None
+
+
+def read_answer(answer: Answer) -> Reading:
+    """The answer as comparators read it: the first generation speaks for all.
+
+    Raises:
+        UnreadableEntryError: as `from_answer`.
+    """
+    return reading(from_answer(answer, hit=None, usage_on_hit="original")[0], answer.digest)
 
 
 def _unpack_generation(packed: list[Any], hit: HitMark | None, *, zero: bool) -> Generation:

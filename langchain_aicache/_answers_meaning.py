@@ -10,10 +10,11 @@ import orjson
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, Generation
 
+from aicache._learned import Reading
 from aicache._model import Usage
 from langchain_aicache._answers_rules import THOUGHTS
 
-__all__ = ["charged", "digest"]
+__all__ = ["charged", "digest", "reading"]
 
 # Stripped from both ends, respectively from the end only. Nothing that changes what an answer says: ".5", "-5",
 # "$5", "5%", "C++" and "(5)" stay apart from "5" and "C".
@@ -45,14 +46,28 @@ def digest(generation: Generation) -> bytes:
     for their ids; reasoning does not count.
     """
     message = generation.message if isinstance(generation, ChatGeneration) else None
-    if isinstance(message, AIMessage) and message.tool_calls:
-        calls = sorted(_canonical([call["name"], call["args"]]) for call in message.tool_calls)
+    if calls := _calls(message):
         return _hash(b"calls", *calls)
     text = _normalised(generation.text if message is None else message.text).encode()
     blocks = _other_blocks(message) if message is not None else []
     if message is not None and not text and not blocks:
         return _hash(b"kwargs", _canonical(message.additional_kwargs))
     return _hash(b"text", text, *blocks)
+
+
+def reading(generation: Generation, digest: bytes) -> Reading:
+    """The generation as comparators read it."""
+    message = generation.message if isinstance(generation, ChatGeneration) else None
+    calls = _calls(message)
+    text = generation.text if message is None else message.text
+    return Reading(digest, str(text), b"[" + b",".join(calls) + b"]" if calls else b"")
+
+
+def _calls(message: BaseMessage | None) -> list[bytes]:
+    """Name and arguments of each tool call, as canonical JSON, in sorted order."""
+    if not isinstance(message, AIMessage):
+        return []
+    return sorted(_canonical([call["name"], call["args"]]) for call in message.tool_calls)
 
 
 def charged(generation: Generation) -> Usage | None:

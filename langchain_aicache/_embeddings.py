@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from hashlib import sha256
@@ -15,13 +14,11 @@ from langchain_core.embeddings import Embeddings
 from pydantic import BaseModel, SecretBytes, SecretStr
 
 from aicache._errors import ConfigurationError
-from aicache.embedders._select import default_embedder, resolve_embedder
+from aicache.embedders._select import chosen_embedder
 from aicache.embedders.base import Embedder
 from aicache.embedders.sentence_transformers import refuse_long
 
 __all__ = ["LangChainEmbedder", "to_embedder"]
-
-_log: Final = logging.getLogger("aicache")
 
 IDENTITY: Final = (
     "model",
@@ -127,17 +124,7 @@ def to_embedder(embeddings: object) -> Embedder | None:
         ConfigurationError: it is none of these, or a LangChain `Embeddings` that does not show its model.
         MissingExtraError: it names a model, and the extra that runs it is not installed.
     """
-    if isinstance(embeddings, Embeddings):
-        return LangChainEmbedder(embeddings)
-    if embeddings is not None:
-        return resolve_embedder(embeddings)
-    default = default_embedder()
-    if default is None:
-        _log.warning(
-            "no embedder is installed, so questions are matched exactly and not by meaning: "
-            "pip install 'aicache[onnx]', or pass embeddings=False if this is meant"
-        )
-    return default
+    return LangChainEmbedder(embeddings) if isinstance(embeddings, Embeddings) else chosen_embedder(embeddings)
 
 
 def _identity(embeddings: Embeddings) -> str:

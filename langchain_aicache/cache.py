@@ -9,23 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from hashlib import sha256
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack, get_args
 
 from langchain_core.caches import RETURN_VAL_TYPE, BaseCache
 from langchain_core.outputs import Generation
 
 from aicache._errors import ConfigurationError
 from aicache._explain import Explanation
-from aicache._health import Health
 from aicache._invalidation import Invalidation, What
-from aicache._model import Answer, Hit, Miss, NotStored, Prompt, StoreSize, Unkeyable
+from aicache._model import Answer, Hit, Miss, NotStored, Prompt, Unkeyable
 from aicache._open import CacheOptions, open_cache
-from aicache._scopes import ScopeBlock
-from aicache._stats import Stats
+from aicache._surface import Surface
 from aicache.cache import Ask, Question
 from aicache.stores.base import Store
-from langchain_aicache._answers import HitMark, from_answer, to_answer
+from langchain_aicache._answers import HitMark, from_answer, read_answer, to_answer
 from langchain_aicache._embeddings import to_embedder
 from langchain_aicache._llm_string import ModelReader, NamedModel
 from langchain_aicache._prompts import read_prompt
@@ -38,7 +35,7 @@ __all__ = ["AICache"]
 UsageOnHit: TypeAlias = Literal["original", "zero"]
 
 
-class AICache(BaseCache):
+class AICache(Surface, BaseCache):
     """An answer cache for LangChain: `set_llm_cache(AICache())`, and nothing else changes.
 
     Args:
@@ -69,7 +66,7 @@ class AICache(BaseCache):
         self._usage_on_hit: UsageOnHit = usage_on_hit
         self._keep_truncated = cache_truncated
         self._read_model = ModelReader()
-        self._core = open_cache(store, to_embedder(embeddings), options)
+        self._core = open_cache(store, to_embedder(embeddings), options, read=read_answer)
 
     # ------------------------------------------------------------------------------- LangChain's port
 
@@ -145,25 +142,6 @@ class AICache(BaseCache):
         ask, described = self._meant(prompt, llm)
         return await self._core.ainvalidate(ask, described=described, dry_run=dry_run, **what)
 
-    def report(self, entry_id: str, *, wrong: bool) -> bool:
-        """Say whether a hit was right; whether an entry was removed for it.
-
-        A wrong one is removed everywhere, and the question that met it by meaning is never matched with it again.
-
-        Args:
-            entry_id: from the answer: `message.response_metadata["aicache"]["entry_id"]`.
-            wrong: True: it answered another question. False only counts.
-
-        Raises:
-            ConfigurationError: this is no such id.
-            StoreError: the store could not be reached; report it again.
-        """
-        return self._core.report(entry_id, wrong=wrong)
-
-    async def areport(self, entry_id: str, *, wrong: bool) -> bool:
-        """As `report`, without blocking the event loop."""
-        return await self._core.areport(entry_id, wrong=wrong)
-
     # ------------------------------------------------------------------------------------ asked by people
 
     def explain(self, prompt: Asked, llm: object) -> Explanation:
@@ -181,82 +159,6 @@ class AICache(BaseCache):
 
         text, llm_string = describe(prompt, llm)
         return self._core.explain(self._ask(text, llm_string))
-
-    def stats(self) -> Stats:
-        """Counters and latencies; `print(cache.stats())` shows them as a table."""
-        return self._core.stats()
-
-    def reset_stats(self) -> None:
-        """Count from zero again."""
-        self._core.reset_stats()
-
-    def health(self) -> Health:
-        """How the store and the embedder are: up, degraded or open, since when and why. Asks neither."""
-        return self._core.health()
-
-    def size(self) -> StoreSize:
-        """Entries and bytes in the store.
-
-        Raises:
-            StoreError: the store could not be read.
-        """
-        return self._core.size()
-
-    def sweep(self) -> int:
-        """Remove some expired entries now; how many. Updates do so once a minute by themselves."""
-        return self._core.sweep()
-
-    # -------------------------------------------------------------------------------------------- scopes
-
-    def bypass(self) -> ScopeBlock:
-        """`with cache.bypass(): ...`: neither read nor write (any cache) inside the block."""
-        return self._core.bypass()
-
-    def refresh(self) -> ScopeBlock:
-        """`with cache.refresh(): ...`: ask the model anew and keep its answer in place of the cached one."""
-        return self._core.refresh()
-
-    def tagged(self, *tags: str) -> ScopeBlock:
-        """`with cache.tagged("prices"): ...`: answers stored inside carry the tags; see `clear(tag=...)`."""
-        return self._core.tagged(*tags)
-
-    def scope(
-        self,
-        *,
-        bypass: bool = False,
-        refresh: bool = False,
-        tags: tuple[str, ...] = (),
-        sources: tuple[str, ...] = (),
-        ttl: float | None = None,
-    ) -> ScopeBlock:
-        """All of these in one block: `with cache.scope(ttl=60, sources=("handbook.pdf",)): ...`."""
-        return self._core.scope(bypass=bypass, refresh=refresh, tags=tags, sources=sources, ttl=ttl)
-
-    # --------------------------------------------------------------------------------------------- close
-
-    def close(self) -> None:
-        """Release files and threads; lookups after it are misses."""
-        self._core.close()
-
-    async def aclose(self) -> None:
-        """As `close`, without blocking the event loop."""
-        await self._core.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     # ------------------------------------------------------------------------------------------ translation
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from aicache._match import Judgement
-from aicache._model import Candidate, ExactOnly, Hit, Miss, Opinion, Outcome
+from aicache._model import ExactOnly, Hit, Miss, Opinion, Outcome
 from aicache._plans import Journal, Matcher, Request
 
 __all__ = ["Explanation"]
@@ -51,7 +51,7 @@ class Explanation:
             entry_id=request.key.id,
             tiers=tuple(journal.exact.items()),
             space=journal.space,
-            judgements=_judge(matcher, request.query.text, journal.candidates),
+            judgements=_judge(matcher, request.query.text, journal),
             opinion=journal.opinion,
         )
 
@@ -65,14 +65,32 @@ class Explanation:
             lines.append("  exact      " + ", ".join(f"{tier}: {state}" for tier, state in self.tiers))
         if self.space is not None:
             lines.append(f"  space      {self.space}")
-            lines += [f"  {judgement}" for judgement in self.judgements] or ["  no entry in this partition"]
+            lines += [_near(judgement) for judgement in self.judgements] or ["  no entry in this partition"]
         if self.opinion is not None:
             lines.append(f"  verifier   {'yes' if self.opinion.same else 'no'}" + _in_brackets(self.opinion.said))
         return "\n".join(lines)
 
 
-def _judge(matcher: Matcher, text: str, candidates: Sequence[Candidate]) -> tuple[Judgement, ...]:
-    return matcher.explain(text, candidates) if candidates else ()
+def _judge(matcher: Matcher, text: str, journal: Journal) -> tuple[Judgement, ...]:
+    return matcher.explain(text, journal.candidates, journal.space or "") if journal.candidates else ()
+
+
+def _near(judgement: Judgement) -> str:
+    candidate = judgement.candidate
+    line = f"  near       {candidate.score:.4f}  {judgement.verdict:15}  {candidate.entry.query!r}"
+    return line + _in_brackets("; ".join(_grounds(judgement))) + f"  entry {candidate.entry.id}"
+
+
+def _grounds(judgement: Judgement) -> Iterator[str]:
+    """Why it was judged so, as far as the verdict does not say it."""
+    conflict, rival = judgement.conflict, judgement.rival
+    if conflict is not None:
+        words = f": {conflict.left!r} against {conflict.right!r}" if conflict.left or conflict.right else ""
+        yield f"guard {conflict.guard}{words}"
+    if rival is not None:
+        yield f"rival {rival.score:.4f} {rival.entry.query!r}"
+    if judgement.risk is not None and judgement.limit is not None:
+        yield f"risk {judgement.risk:.4f}, limit {judgement.limit:.4f}"
 
 
 def _headline(outcome: Outcome) -> str:

@@ -26,9 +26,10 @@ from typing import Final, TypeAlias
 
 from aicache._guards import DEFAULT_GUARDS, Conflict, Guard, Parser
 from aicache._guards._layout import folded, moved
-from aicache._model import Candidate, MissReason
+from aicache._learned import Lesson
+from aicache._model import Candidate, MissReason, Space
 
-__all__ = ["Accept", "Decision", "Judgement", "Reject", "StaticMatcher", "Verdict"]
+__all__ = ["Accept", "Decision", "Judgement", "Reject", "StaticMatcher", "Verdict", "unseen"]
 
 _NOISE: Final = 1e-6
 """What two float32 cosines of the same texts may differ by; equal texts must pass a threshold of 1."""
@@ -54,6 +55,12 @@ class Verdict(StrEnum):
     """A guard saw a difference that matters."""
     AMBIGUOUS = "ambiguous"
     """A rival with another answer is nearly as near."""
+    RISKY = "risky"
+    """Learned: it would be wrong more often than is allowed."""
+    LEARNING = "learning"
+    """Learned: too little is known yet."""
+    FARTHER = "farther"
+    """Learned: only the nearest may be served; the answers of the others say how likely it is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +73,10 @@ class Judgement:
     """With GUARDED: the guard and the words."""
     rival: Candidate | None = None
     """With AMBIGUOUS: the nearest rival."""
+    risk: float | None = None
+    """Learned: the probability of a wrong answer, estimated on the safe side."""
+    limit: float | None = None
+    """Learned: the largest risk that is served now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +84,8 @@ class Accept:
     """This candidate may be served."""
 
     candidate: Candidate
+    lesson: Lesson | None = None
+    """What a fresh answer would teach; None where nothing is learned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,7 @@ class Reject:
 
     reason: MissReason
     detail: str = ""
+    lesson: Lesson | None = None
 
 
 Decision: TypeAlias = Accept | Reject
@@ -110,7 +124,7 @@ class StaticMatcher:
         """
         return self.threshold - 2 * self.margin
 
-    def decide(self, text: str, candidates: Sequence[Candidate]) -> Decision:
+    def decide(self, text: str, candidates: Sequence[Candidate], space: Space = "") -> Decision:  # noqa: ARG002 - the port's
         """Accept one of the candidates for the query `text`, or say why none will do.
 
         Candidates are of one partition, nearest first. A rejection names the reason of the nearest candidate,
@@ -130,7 +144,10 @@ class StaticMatcher:
                     continue
         return Reject(MissReason.ABSENT) if nearest is None else self._reject(nearest)
 
-    def explain(self, text: str, candidates: Sequence[Candidate]) -> tuple[Judgement, ...]:
+    preview = decide
+    """Nothing is counted or learned by a decision, so that looking changes nothing."""
+
+    def explain(self, text: str, candidates: Sequence[Candidate], space: Space = "") -> tuple[Judgement, ...]:  # noqa: ARG002 - the port's
         """What the rules say of each candidate; the first one that is not GUARDED decides."""
         return tuple(self._judgements(text, candidates))
 
@@ -160,7 +177,7 @@ class StaticMatcher:
         if not candidate.score >= self.threshold - _NOISE:  # Written so that NaN is below.
             return Judgement(candidate, Verdict.BELOW_THRESHOLD)
         question = candidate.entry.query
-        conflict = self._conflict(text, question) or _unseen(text, candidate)
+        conflict = self._conflict(text, question) or unseen(text, candidate)
         if conflict is not None:
             return Judgement(candidate, Verdict.GUARDED, conflict=conflict)
         for rival in candidates:
@@ -184,7 +201,7 @@ class StaticMatcher:
         return Conflict("layout", "", "") if moved(a, b) else None
 
 
-def _unseen(text: str, candidate: Candidate) -> Conflict | None:
+def unseen(text: str, candidate: Candidate) -> Conflict | None:
     """A conflict where the embedder sees no difference at all but words outside the Latin script differ.
 
     A model that lacks a script maps every word of it to one unknown token: MiniLM gives two unrelated Chinese or

@@ -5,25 +5,31 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Final, TypedDict, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, cast
 
 from aicache._clock import Clock
 from aicache._codec import Codec
 from aicache._driver import Embedding as EmbeddingPort
 from aicache._driver import Verification as VerificationPort
 from aicache._errors import ConfigurationError
-from aicache._guards import DEFAULT_GUARDS, Guard
-from aicache._match import StaticMatcher
-from aicache._model import Extractor, Outcome, Query
+from aicache._guards import Guard
+from aicache._learned import Reading
+from aicache._learning_choice import LearningChoice, digest_only
+from aicache._model import Answer, Extractor, Outcome, Query
 from aicache._policy import CachePolicy, is_number
 from aicache._resilience import Resilience, Timeout
 from aicache._stats import Prices
+from aicache._study import Background
 from aicache.cache import SemanticCache, Tenant
 from aicache.embedders.base import Embedder
 from aicache.stores import open_store
 from aicache.stores.base import Store
 from aicache.stores.l1 import L1Cache
 from aicache.verifiers.base import VerifierLike
+
+if TYPE_CHECKING:
+    from aicache.calibration import Calibration
 
 __all__ = ["CacheOptions", "open_cache"]
 
@@ -49,7 +55,21 @@ class CacheOptions(TypedDict, total=False):
     margin: float
     """Lead over the nearest entry with another answer, in [0, 1); default 0.05."""
     guards: Sequence[Guard]
-    """Vetoes on differences that matter; default `DEFAULT_GUARDS`."""
+    """Vetoes on differences that matter (with `max_error_rate`: weighed with all else); default `DEFAULT_GUARDS`."""
+    max_error_rate: float | None
+    """Share of requests that may be answered wrongly, in (0, 0.5]; learned from the answers to misses, in place of
+    `threshold` and `margin`. Default None: nothing is learned."""
+    per: Literal["requests", "hits"]
+    """What `max_error_rate` is a share of; default `"requests"`."""
+    certified: bool
+    """True: a bound that holds at any time and under any traffic, at the price of a slower start; default False."""
+    comparator: object
+    """Whether two answers say the same, and so what "wrong" means: a comparator, a callable of two texts, or a chat
+    model as a judge; default None: `aicache.comparators.default_comparator`."""
+    calibration: Calibration | str | PathLike[str] | None
+    """How often the model disagrees with itself, measured by `aicache calibrate`; default None: never."""
+    shadow: bool
+    """True: decide and count, serve nothing; see `stats().shadow`. Default False."""
     question: Extractor | None
     """Finds the question in a conversation; default: the last turn, or its labelled question."""
     bypass: Callable[[Query], bool] | None
@@ -102,6 +122,8 @@ class CacheOptions(TypedDict, total=False):
     """Called after every lookup with the outcome and its seconds; default None."""
     clock: Clock
     """Where time comes from; for tests."""
+    coin: Callable[[], float]
+    """Where chance comes from, uniform in [0, 1); for tests."""
 
 
 _POLICY_OPTIONS: Final = frozenset(field.name for field in fields(CachePolicy))
@@ -111,8 +133,22 @@ _STORE_OPTIONS: Final = ("max_entries", "max_bytes")
 _CODEC_OPTIONS: Final = ("encryption_keys", "accept_unencrypted", "compress_above")
 
 
-def open_cache(store: str | Store | None, embedder: Embedder | None, options: CacheOptions) -> SemanticCache:
+def open_cache(
+    store: str | Store | None,
+    embedder: Embedder | None,
+    options: CacheOptions,
+    *,
+    read: Callable[[Answer], Reading] | None = None,
+    background: Background = "thread",
+) -> SemanticCache:
     """A cache over a store (a URL, a ready store, or None for the user's own SQLite file).
+
+    Args:
+        store: where answers are kept.
+        embedder: what turns questions into vectors; None for exact matching only.
+        options: what the user chose.
+        read: an answer as comparators read it; None: its digest is all there is.
+        background: where lessons are learned.
 
     Raises:
         ConfigurationError: an option is unknown or wrong; the text begins with its name.
@@ -120,10 +156,9 @@ def open_cache(store: str | Store | None, embedder: Embedder | None, options: Ca
     given: Mapping[str, Any] = cast("Mapping[str, Any]", options)
     _refuse_unknown(given)
     policy = CachePolicy(**_pick(given, _POLICY_OPTIONS))
-    matcher = StaticMatcher(
-        threshold=policy.threshold, margin=policy.margin, guards=tuple(options.get("guards", DEFAULT_GUARDS))
-    )
+    choice = LearningChoice.of(given)
     opened = _open_store(store, given)
+    matcher, studying = choice.make(opened, embedder, policy, read or digest_only, background)
     return SemanticCache(
         opened,
         l1=_make_l1(options) if opened.blocking else None,
@@ -132,6 +167,7 @@ def open_cache(store: str | Store | None, embedder: Embedder | None, options: Ca
         policy=policy,
         resilience=Resilience(**_pick(given, _RESILIENCE_OPTIONS)),
         matcher=matcher,
+        studying=studying,
         prices=_make_prices(options.get("prices")),
         **_pick(given, _CACHE_OPTIONS),
     )

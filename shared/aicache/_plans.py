@@ -12,6 +12,7 @@ from typing import Protocol
 
 from aicache._freshness import age_of, is_expired, life_of
 from aicache._guards._layout import folded
+from aicache._lessons import Trail
 from aicache._match import Accept, Judgement, Reject
 from aicache._model import (
     L1,
@@ -29,6 +30,7 @@ from aicache._model import (
     Query,
     Search,
     SkipReason,
+    Space,
     Stored,
     UpdateOutcome,
 )
@@ -61,16 +63,19 @@ RENEW_BELOW = 0.9
 
 
 class Matcher(Protocol):
-    """Decides whether one of the nearest entries answers the query. Pure."""
+    """Decides whether one of the nearest entries answers the query. No I/O; the static one is pure."""
 
     @property
     def floor(self) -> float:
         """The score below which candidates change nothing, so that a store may keep them to itself."""
 
-    def decide(self, text: str, candidates: Sequence[Candidate], /) -> Accept | Reject:
-        """Accept one candidate, or say why none will do."""
+    def decide(self, text: str, candidates: Sequence[Candidate], space: Space, /) -> Accept | Reject:
+        """Accept one candidate, or say why none will do. Candidates are nearest first, their vectors of this space."""
 
-    def explain(self, text: str, candidates: Sequence[Candidate], /) -> tuple[Judgement, ...]:
+    def preview(self, text: str, candidates: Sequence[Candidate], space: Space, /) -> Accept | Reject:
+        """What `decide` would say, without a draw of chance; nothing is counted."""
+
+    def explain(self, text: str, candidates: Sequence[Candidate], space: Space, /) -> tuple[Judgement, ...]:
         """What `decide` makes of each candidate, in the same order."""
 
 
@@ -101,6 +106,8 @@ class Request:
     """It is time to ask whether another process changed entries."""
     sweep: bool = False
     """It is time to remove some expired entries; only with an update."""
+    cluster: bytes | None = None
+    """With an update: the cluster of its answer, where answers are compared."""
 
 
 @dataclass(slots=True)
@@ -122,11 +129,11 @@ class Journal:
 # ------------------------------------------------------------------------------------------------ lookup
 
 
-def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Plan[Outcome]:
+def lookup(request: Request, rules: Rules, journal: Journal | None = None, trail: Trail | None = None) -> Plan[Outcome]:
     """Find an answer: L1, the store's exact entry, then the nearest by meaning. At most two store reads.
 
     A step that fails ends the lookup with `StepFailed`, but for the epoch check: L1 keeps answering while a store is
-    down.
+    down. What there is to learn from it stays in the trail.
     """
     key, now = request.key, request.now
     mark: object | None = None
@@ -157,12 +164,14 @@ def lookup(request: Request, rules: Rules, journal: Journal | None = None) -> Pl
         return _first_reason(without_exact, Miss(MissReason.EXACT_ONLY, request.query.exact_only))
     if not rules.has_embedder:
         return _first_reason(without_exact, Miss(MissReason.NO_EMBEDDER))
-    return (yield from _lookup_by_meaning(request, rules, mark, without_exact, journal))
+    found = yield from _lookup_by_meaning(request, rules, mark, journal, trail or Trail())
+    return without_exact if found is None else found
 
 
 def _lookup_by_meaning(
-    request: Request, rules: Rules, mark: object | None, without_exact: Miss, journal: Journal | None
-) -> Plan[Outcome]:
+    request: Request, rules: Rules, mark: object | None, journal: Journal | None, trail: Trail
+) -> Plan[Outcome | None]:
+    """A hit, a miss, or None where nothing is near."""
     embedded = yield from Embed(request.query.text)
     # People want to see the candidates that do not count, too.
     floor = rules.matcher.floor if journal is None else -1.0
@@ -173,7 +182,10 @@ def _lookup_by_meaning(
     if journal is not None:
         journal.space = embedded.space
         journal.candidates = fresh
-    match rules.matcher.decide(request.query.text, fresh):
+    decide = rules.matcher.decide if journal is None else rules.matcher.preview
+    decision = decide(request.query.text, fresh, embedded.space)
+    trail.lesson = decision.lesson
+    match decision:
         case Accept(candidate):
             entry = candidate.entry
             refused = yield from _verify(request, entry, rules, journal)
@@ -183,7 +195,7 @@ def _lookup_by_meaning(
             yield from _keep(hit, mark, request, rules, journal)
             return hit
         case Reject(MissReason.ABSENT):
-            return without_exact
+            return None
         case Reject(reason, detail):
             return Miss(reason, detail)
 
@@ -266,6 +278,7 @@ def update(request: Request, answer: Answer, rules: Rules) -> Plan[UpdateOutcome
         vector=embedded.vector if embedded else None,
         tags=request.tags,
         life=life,
+        cluster=request.cluster,
     )
     if rules.has_l1:
         if request.look:

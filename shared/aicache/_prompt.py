@@ -79,7 +79,7 @@ def _place(kind: str, turns: Sequence[Turn], extractor: Extractor | None) -> Spa
         return ExactOnly.NOT_HUMAN
     if last.text is None:
         return ExactOnly.NOT_TEXT
-    place = _find(last.text, plain=kind == "text") if extractor is None else _asked(extractor, turns, last.text)
+    place = _find(last.text, plain=kind.endswith("text")) if extractor is None else _asked(extractor, turns, last.text)
     # Embedders and stores take Unicode text only.
     if not isinstance(place, ExactOnly) and not _is_unicode(last.text[place[0] : place[1]]):
         return ExactOnly.NOT_TEXT

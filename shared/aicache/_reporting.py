@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from aicache._errors import CONTROL, AICacheError, UnreadableEntryError, WrongKeyError
+from aicache._errors import CONTROL, AICacheError, StoreError, UnavailableError, UnreadableEntryError, WrongKeyError
 from aicache._health import PartHealth, PartState
 from aicache._model import Miss, MissReason, Outcome
 from aicache._stats import Recorder
@@ -68,6 +68,17 @@ class Reporter:
         # Texts of our own exceptions hold no prompt; a foreign one may quote it, so only its type is shown.
         what = str(error).rstrip(".") if isinstance(error, AICacheError) else type(error).__name__
         self.warn(f"{name} failed: {what}. The application goes on; calls that need it are not cached")
+
+    def lesson_failed(self, error: BaseException) -> None:
+        """Something in the background of learning failed; it goes on another time."""
+        if isinstance(error, UnavailableError):
+            return  # The breaker's opening has been said.
+        ours = isinstance(error, StoreError)
+        self._recorder.failed("learn", MissReason.STORE_FAILED if ours else MissReason.INTERNAL)
+        what = (
+            str(error).rstrip(".") if isinstance(error, AICacheError) else f"{type(error).__name__} at {_place(error)}"
+        )
+        self.warn(f"learning from answers failed: {what}. It goes on with the next one")
 
     def part_changed(self, part: str, health: PartHealth) -> None:
         """A breaker opened, half opened or closed."""

