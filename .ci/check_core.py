@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from importlib.metadata import distributions, files
 from pathlib import Path
 
 __all__: list[str] = []
 
 EXPECTED = {"aicache", "orjson", "platformdirs", "pybreaker"}
+ADAPTERS = {"langchain_aicache": "langchain", "llamaindex_aicache": "llamaindex"}
 TOOLS = {"pip", "setuptools", "wheel"}
-MAX_BYTES = 1_000_000
+MAX_BYTES = 1_800_000
 
 
 def main() -> None:
@@ -28,13 +30,14 @@ def main() -> None:
     if size > MAX_BYTES:
         sys.exit(f"the package has grown to {size} bytes")
 
-    try:
-        import langchain_aicache  # noqa: F401 - it must say what to install
-    except ImportError as error:
-        if "aicache[langchain]" not in str(error):
-            sys.exit(f"a missing extra is not named: {error}")
-    else:
-        sys.exit("langchain_aicache imported without LangChain")
+    for adapter, extra in ADAPTERS.items():
+        try:
+            import_module(adapter)
+        except ImportError as error:  # It must say what to install.
+            if f"aicache[{extra}]" not in str(error):
+                sys.exit(f"a missing extra is not named: {error}")
+        else:
+            sys.exit(f"{adapter} imported without its framework")
 
     from aicache.stores import open_store
 

@@ -4,6 +4,6 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-bash .ci/setup .venv "torch==2.13.0" "--editable .[langchain,offline,sentence-transformers] --group test"
+bash .ci/setup .venv "torch==2.13.0" "--editable .[langchain,llamaindex,offline,sentence-transformers] --group test"
 .venv/bin/python -m aicache.prepare
 exec .venv/bin/python -m pytest "$@"

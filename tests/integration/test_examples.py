@@ -120,10 +120,89 @@ def test_fresh_empties_the_file_first(tmp_path: Path) -> None:
     assert "first run" in quickstart(store, "--limit", "2", "--fresh")
 
 
-def test_the_notebook_runs_from_top_to_bottom() -> None:
-    run("-m", "pytest", "--nbmake", "-q", "-p", "no:cacheprovider", "quickstart.ipynb")
+# ------------------------------------------------------------------------------------------ LlamaIndex
 
 
-def test_the_notebook_is_stored_without_outputs() -> None:
-    cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"]
+def rag(store: str, *options: str) -> str:
+    return run("llamaindex_rag.py", "--store", store, "--delay", "0.01", *options)
+
+
+@pytest.fixture(scope="module")
+def two_rags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    store = f"sqlite:///{tmp_path_factory.mktemp('rag') / 'answers.db'}"
+    return rag(store), rag(store)
+
+
+def outcomes(printed: str) -> dict[int, tuple[str, str]]:
+    """The question and the hit in each line of the table, by its number."""
+    rows = re.findall(r"^ ?(\d+) (.+?)(?: \(s\))? {2,}(exact|meaning|-) .*$", printed, flags=re.MULTILINE)
+    return {int(number): (question, hit) for number, question, hit in rows}
+
+
+def vectors(printed: str, title: str) -> tuple[int, int, int]:
+    """Passages, those embedded now, and those from the cache, of an indexing."""
+    found = re.search(
+        rf"^{title} .* (\d+) passages: (\d+) embedded now, (\d+) vectors from", printed, flags=re.MULTILINE
+    )
+    assert found is not None, printed
+    return int(found[1]), int(found[2]), int(found[3])
+
+
+@pytest.mark.model
+def test_an_index_made_again_computes_no_vector_in_this_process_or_the_next(two_rags: tuple[str, str]) -> None:
+    first, second = two_rags
+    passages, embedded, _ = vectors(first, "index")
+    assert embedded > 100
+    assert vectors(first, "again") == vectors(second, "index") == vectors(second, "again") == (passages, 0, passages)
+
+
+@pytest.mark.model
+def test_a_question_to_the_index_asked_again_is_an_exact_hit_streamed_or_not(two_rags: tuple[str, str]) -> None:
+    first, _ = two_rags
+    asked: set[str] = set()
+    repeats = 0
+    for question, hit in outcomes(first).values():
+        assert (hit == "exact") == (question in asked), (question, hit)
+        repeats += question in asked
+        asked.add(question)
+    assert repeats >= 3
+    assert re.search(r"\(s\) +exact", first)
+
+
+@pytest.mark.model
+def test_questions_to_the_index_are_found_by_meaning_and_near_misses_are_not(two_rags: tuple[str, str]) -> None:
+    first, _ = two_rags
+    found = dict(outcomes(first).values())
+    assert list(found.values()).count("meaning") >= 2
+    assert found["How are stored answers compressed?"] == found["Does an entry's key contain the tenant?"] == "-"
+
+
+@pytest.mark.model
+def test_the_second_run_asks_the_model_nothing(two_rags: tuple[str, str]) -> None:
+    first, second = two_rags
+    assert "first run" in first
+    assert re.search(r"\d+ answers and vectors found from an earlier run", second)
+    assert [hit for _, hit in outcomes(second).values() if hit == "-"] == []
+    assert len(outcomes(second)) == len(outcomes(first)) > 10
+
+
+@pytest.mark.model
+def test_the_table_of_the_index_fits_a_terminal_of_110_columns(two_rags: tuple[str, str]) -> None:
+    first, _ = two_rags
+    assert max(len(line) for line in first.splitlines() if not line.startswith("cache ")) <= 110
+
+
+# ------------------------------------------------------------------------------------------- notebooks
+
+NOTEBOOKS = ("quickstart.ipynb", pytest.param("llamaindex_rag.ipynb", marks=pytest.mark.model))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_the_notebook_runs_from_top_to_bottom(notebook: str) -> None:
+    run("-m", "pytest", "--nbmake", "-q", "-p", "no:cacheprovider", notebook)
+
+
+@pytest.mark.parametrize("notebook", sorted(path.name for path in EXAMPLES.glob("*.ipynb")))
+def test_the_notebook_is_stored_without_outputs(notebook: str) -> None:
+    cells = json.loads((EXAMPLES / notebook).read_text())["cells"]
     assert [cell["outputs"] for cell in cells if cell.get("outputs")] == []
