@@ -4,7 +4,8 @@
 
 Prints microseconds of the thread's own CPU time a decision (ten neighbours; features, risk, cutoff and audit draw; the
 new question is parsed, those of entries are remembered), beside those of the static matcher in the same run; how long a
-fit of 4,000 lessons takes; and the slowest lookups of a cache that fits all the time, beside those of one that never does.
+fit of 4,000 lessons takes; and the slowest lookups of a cache that fits all the time, beside those of one that never
+does.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from aicache.stores.memory import MemoryStore
 from aicache.testing import FakeEmbedder, make_entry
 
 PAIRS = Path(__file__).resolve().parents[1] / "tests" / "unit" / "guard_pairs.jsonl"
+WORDS = ("please", "now", "today", "again", "soon", "here", "there", "really", "also", "maybe", "still", "then")
 DECISIONS = 2_000
 LOOKUPS = 4_000
 
@@ -51,7 +53,7 @@ def decision(matcher: Matcher, texts: list[str], space: str) -> float:
     taken: list[float] = []
     for number in range(DECISIONS):
         near = [Candidate(chance.choice(entries), 0.96 - place / 100) for place in range(10)]
-        text = f"{chance.choice(texts)} {number}"
+        text = f"{chance.choice(texts)} {chance.choice(WORDS)} {chance.choice(WORDS)}"
         started = time.thread_time_ns()
         matcher.decide(text, near, space)
         taken.append((time.thread_time_ns() - started) / 1e3)
