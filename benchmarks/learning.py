@@ -51,7 +51,7 @@ def decision(matcher: Matcher, texts: list[str], space: str) -> float:
     entries = [make_entry(text) for text in texts]
     chance = random.Random(1)
     taken: list[float] = []
-    for number in range(DECISIONS):
+    for _ in range(DECISIONS):
         near = [Candidate(chance.choice(entries), 0.96 - place / 100) for place in range(10)]
         text = f"{chance.choice(texts)} {chance.choice(WORDS)} {chance.choice(WORDS)}"
         started = time.thread_time_ns()

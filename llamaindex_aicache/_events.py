@@ -9,6 +9,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import CellType
 from typing import Any, Final
 
 from llama_index.core.llms import callbacks
@@ -49,7 +50,7 @@ def shown(base: type, name: str, *, is_chat: bool) -> Callable[..., Any]:
     original = getattr(base, name)
     is_stream, is_async = name.startswith(("stream", "astream")), name.startswith("a")
     method = (_async_method if is_async else _method)(
-        _callback_of(original, is_chat=is_chat), _replay(is_async=is_async) if is_stream else lambda answer: answer
+        _callback_of(base, name, is_chat=is_chat), _replay(is_async=is_async) if is_stream else lambda answer: answer
     )
     method.__name__ = name
     method.__qualname__ = f"{base.__qualname__}.{name}"
@@ -63,11 +64,38 @@ def _owner(base: type, name: str) -> type:
     return next(kind for kind in base.__mro__ if name in kind.__dict__)
 
 
-def _callback_of(original: Any, *, is_chat: bool) -> Callable[[Any], Any]:
-    code = getattr(inspect.unwrap(original), "__code__", None)
-    if code is None or code.co_filename != callbacks.__file__:
-        return lambda function: function  # it shows no events without a cache either
+def _callback_of(base: type, name: str, *, is_chat: bool) -> Callable[[Any], Any]:
+    if not _shows_events(base, name):
+        return lambda function: function  # nor does it without a cache
     return callbacks.llm_chat_callback() if is_chat else callbacks.llm_completion_callback()
+
+
+def _shows_events(base: type, name: str) -> bool:
+    """Whether the method is decorated to show events, or leaves it to the one that it overrides."""
+    for kind in base.__mro__:
+        method = kind.__dict__.get(name)
+        if method is None:
+            continue
+        if _is_decorated(method):
+            return True
+        if "super" not in getattr(inspect.unwrap(method), "__code__", _NO_CODE).co_names:
+            return False
+    return False
+
+
+def _is_decorated(function: Any, depth: int = 3) -> bool:
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    if code is None or not depth:
+        return False
+    if code.co_filename == callbacks.__file__:
+        return bool(code.co_name.startswith("wrapped_"))  # what is wrapped already, it leaves alone
+    # A decorator of the application's that does not say what it wraps holds it all the same.
+    held = [cell.cell_contents for cell in inspect.unwrap(function).__closure__ or () if cell != _EMPTY]
+    return any(_is_decorated(each, depth - 1) for each in held if callable(each) and not isinstance(each, type))
+
+
+_NO_CODE: Final = (lambda: None).__code__
+_EMPTY: Final = CellType()
 
 
 def _method(callback: Callable[[Any], Any], form: Callable[[Any], Any]) -> Any:

@@ -79,13 +79,13 @@ class Swapper(Generic[T]):
         """The same object, its class swapped.
 
         Raises:
-            ConfigurationError: Python refuses to change the class of this object.
+            ConfigurationError: Python, or the class itself, refuses to be extended.
         """
         kind = type(thing)
         try:
             _set_class(thing, self._class_for(kind))
-        except TypeError as error:
-            raise ConfigurationError("model", f"a {kind.__qualname__} cannot be cached: {error}") from None
+        except Exception as error:  # noqa: BLE001 - hooks of the application's classes may raise anything
+            raise ConfigurationError("model", f"a {kind.__qualname__} cannot be cached: {error}") from error
         self._swapped.add(thing)
         self.is_active = True
         return thing

@@ -315,9 +315,9 @@ store = RedisStore(sys.argv[1], timeout=20, connect_timeout=20)
 sys.stdin.readline()
 for step in range(60):
     lessons = [b"%s %d %d" % (sys.argv[2].encode(), step, part) for part in range(step % 3 + 1)]
-    print(store.append_lessons(b"a log of 16 byte", lessons), len(lessons))
-    summary = b"summary %s %d" % (sys.argv[2].encode(), step)
-    store.keep_summary(b"a log of 16 byte", step * 8 + int(sys.argv[2]), summary)
+    position = store.append_lessons(b"a log of 16 byte", lessons)
+    print(position, len(lessons))
+    store.keep_summary(b"a log of 16 byte", position, b"summary %d" % position)
 store.close()
 """
 
@@ -351,7 +351,7 @@ def test_lessons_of_eight_processes_are_all_there_once(kind: str, request: pytes
                 # What a process was told of the position is where its lessons are.
                 expected = tuple(b"%d %d %d" % (number, step, part) for part in range(count))
                 assert kept.items[position - count : position] == expected
-        assert store.summary(LOG) == (59 * 8 + 7, b"summary 7 59")
+        assert store.summary(LOG) == (8 * 120, b"summary 960")
 
 
 def drive(operation: Operation[Any], server: Node, times: int) -> Any:

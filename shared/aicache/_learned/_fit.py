@@ -48,11 +48,11 @@ class Weights:
         """
         import numpy
 
-        phi = numpy.frombuffer(row, "<f4")
+        phi = numpy.frombuffer(row, "<f4").astype(numpy.float64)  # Once, and not in each product.
         if not numpy.isfinite(phi).all():
             return 1.0
-        spread = float(phi @ self.covariance @ phi)
-        return 1 / (1 + exp(min(_STEEPEST, float(self.mean @ phi) - z * sqrt(max(0.0, spread)))))
+        odds, spread = float(self.mean.dot(phi)), float(phi.dot(self.covariance.dot(phi)))
+        return 1 / (1 + exp(min(_STEEPEST, odds - z * sqrt(max(0.0, spread)))))
 
     @property
     def usable(self) -> bool:
