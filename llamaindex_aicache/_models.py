@@ -93,7 +93,7 @@ def _state(llm: BaseLLM, metadata: LLMMetadata) -> bytes | None:
     """A hash of all that a description is made from; None where JSON does not hold it, and nothing is remembered."""
     try:
         fields = {**llm.__dict__, **_NO_FIELDS}
-        privates = {name: _shown_private(value) for name, value in (llm.__pydantic_private__ or {}).items()}
+        privates = {name: _shown_private(name, value) for name, value in (llm.__pydantic_private__ or {}).items()}
         seen = [fields, llm.__pydantic_extra__, metadata.__dict__, privates]
         return sha256(orjson.dumps(seen, default=_shown, option=_STRICT)).digest()
     except TypeError:
@@ -109,10 +109,10 @@ def _shown(value: Any) -> str:
     raise TypeError
 
 
-def _shown_private(value: Any) -> Any:
+def _shown_private(name: str, value: Any) -> Any:
     if value is None or isinstance(value, _VALUES) or _is_function(value) or _is_langchain(value):
         return value  # JSON, or else nothing is remembered
-    return f"\0{_base_url(value)}\0{name_of_engine(value, '')}"
+    return f"\0{_base_url(value)}\0{name_of_engine(value, name)}"
 
 
 # -------------------------------------------------------------------------------------------------- description
@@ -195,7 +195,7 @@ def _described_privates(llm: BaseLLM, fields: Mapping[str, Any]) -> dict[str, An
     Objects are taken to be made from the fields, but for models and clients: those carry settings of their own.
     """
     kept: dict[str, Any] = {}
-    # What has another name or address was handed in by the application; all others were made by the model, perhaps later.
+    # What has another name or address was handed in by the application; all else was made by the model, perhaps later.
     given = {form for value in fields.values() if type(value) is str for form in (value, value.rstrip("/"))}
     for name, value in (llm.__pydantic_private__ or {}).items():
         if value is None or name in COUNTERS or is_secret(name.lstrip("_")):

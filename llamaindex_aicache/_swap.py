@@ -84,7 +84,7 @@ class Swapper(Generic[T]):
         kind = type(thing)
         try:
             _set_class(thing, self._class_for(kind))
-        except Exception as error:  # noqa: BLE001 - hooks of the application's classes may raise anything
+        except Exception as error:  # hooks of the application's classes may raise anything
             raise ConfigurationError("model", f"a {kind.__qualname__} cannot be cached: {error}") from error
         self._swapped.add(thing)
         self.is_active = True

@@ -532,6 +532,28 @@ def test_the_vectors_of_many_for_which_there_was_no_memory_go_again(server: Node
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_server_without_memory_takes_no_entry_and_gives_what_it_has(redis_search: Node, dialect: str) -> None:
+    redis_search.flush()
+    with opened(redis_search, dialect=dialect) as store:
+        there = make_entry("there", vector=EAST, cluster=RED)
+        store.write(there)
+        redis_search.command("CONFIG", "SET", "maxmemory", "1")
+        try:
+            for entry in (
+                make_entry("new", vector=EAST, cluster=RED),
+                make_entry("there", "elsewhere", vector=make_vector(1, 0, 0), cluster=BLUE),
+            ):
+                with pytest.raises(StoreError, match="no memory"):
+                    store.write(entry)
+            assert store.fetch(there.key) == there
+            assert store.entries(Selection()) == [there]
+            assert store.remove([there.key]) == 1
+        finally:
+            redis_search.command("CONFIG", "SET", "maxmemory", "0")
+        assert not [key for key in keys_of(redis_search) if ":e:" in key or ":c:" in key]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_what_cannot_be_read_is_not_listed(redis_search: Node, dialect: str) -> None:
     redis_search.flush()
     with opened(redis_search, dialect=dialect) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -147,13 +148,65 @@ def test_an_embedder_may_be_a_function_of_the_user(
         (("--plot", "out.gif"), "plot: "),
         (("--plot", "no/such/folder/out.png"), "plot: "),
         (("--json", "no/such/folder/out.json"), "json: "),
+        (("--json", "."), "json: "),
+        (("--vectors", "no/such/folder/vectors"), "vectors: "),
+        (("--margin", "5"), "margin: "),
+        (("--floor", "3"), "floor: "),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(
     labelled: Path, arguments: tuple[str, ...], problem: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["eval", str(labelled), "--embedder", FAKE, "--jobs", "1", "--seeds", "1", *arguments]) == 1
-    assert capsys.readouterr().err.startswith(f"aicache eval: {problem}")
+    shown = capsys.readouterr()
+    assert shown.err.startswith(f"aicache eval: {problem}")
+    assert shown.out == "", "before anything is embedded or replayed"
+
+
+def test_a_wrong_setting_is_refused_whatever_the_number_of_processes(
+    labelled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(labelled), "--embedder", FAKE, "--jobs", "2", "--threshold", "2"]) == 1
+    assert capsys.readouterr().err.startswith("aicache eval: threshold: ")
+
+
+def test_an_embedder_that_fails_is_one_line_on_stderr(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_failing_vectors.py").write_text("def embed(text):\n    raise RuntimeError('out of order')\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["eval", str(labelled), "--embedder", "my_failing_vectors:embed", "--threshold", "0.9"]) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "aicache eval: the embedder failed (RuntimeError: out of order)\n"
+
+
+def test_plain_is_heard_where_no_threshold_is_named(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(labelled, "--plain") == 0
+    assert "threshold 0.970 alone" in capsys.readouterr().out
+
+
+def test_whoever_has_read_enough_ends_it_without_a_word(labelled: Path) -> None:
+    arguments = ["eval", str(labelled), "--embedder", FAKE, "--jobs", "1", "--seeds", "1", "--threshold", "0.9", "0.95"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "aicache", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait() == 141
+
+
+def test_calibrate_asks_nothing_where_the_result_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_unasked_model.py").write_text("def answer(question):\n    raise SystemExit('asked')\n")
+    (tmp_path / "q.txt").write_text("one\ntwo\n")
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "no/such/folder/c.json"):
+        more = ["--model", "my_unasked_model:answer", "--embedder", "none", "--out", out]
+        assert main(["calibrate", "q.txt", *more]) == 1
+        assert capsys.readouterr().err.startswith("aicache calibrate: --out: ")
 
 
 # --------------------------------------------------------------------------------------------------------- plot

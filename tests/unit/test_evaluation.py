@@ -24,7 +24,7 @@ from aicache._evaluation._bound import ALPHA, THRESHOLDS, Trial, needed, recomme
 from aicache._evaluation._embedded import Embedded, TableEmbedder, embed
 from aicache._evaluation._jobs import Task, replays
 from aicache._evaluation._progress import Progress
-from aicache._evaluation._report import Row, heading, line
+from aicache._evaluation._report import COLUMNS, Row, fitting, heading, line
 from aicache._evaluation._run import Result, replay
 from aicache._evaluation._settings import Learned, Static
 from aicache._evaluation._streams import Scenario, Stream, read
@@ -111,6 +111,12 @@ def test_questions_that_no_pair_connects_are_of_different_groups(tmp_path: Path)
         ("q.csv", "", "has none"),
         ("q.csv", "text,colour\na,b\n", "columns"),
         ("q.csv", "words,class\na,b\n", "a column text; the first one has .words., .class."),
+        ("q.csv", "text,class\na\n", "column class of each row; row 1 is without"),
+        ("q.csv", "text,class\na,x\nb, \n", "column class of each row; row 2 is without"),
+        ("q.csv", "text,class\na,x\nb,x\n", "with different answers"),
+        ("q.csv", "text_a,text_b,same\na,b,1\n", "with different answers"),
+        ("q.csv", "text_a,text_b,same\na\n", "column text_b|column same"),
+        ("q.csv", "text_a,text_b,same\na,b,perhaps\n", "got 'perhaps'"),
         ("q.jsonl", "no json", "no CSV, TSV or JSON lines"),
         ("q.jsonl", "[1]", "an object in each line"),
         ("q.jsonl", '{"text": "a", "class": "x"}\n{"text": "b"}', "row 2 is without"),
@@ -121,6 +127,44 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ConfigurationError, match=problem):
         read(write(tmp_path / name, text))
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv.gz"
+    path.write_bytes(gzip.compress(b"text,class\na,x\nb,y\n" * 100)[:40])
+    with pytest.raises(ConfigurationError, match="no CSV, TSV or JSON lines"):
+        read(path)
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is a folder"):
+        read(tmp_path)
+
+
+def test_the_mark_that_some_programs_begin_a_file_with_does_not_belong_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text("\ufefftext,class\na,x\nb,y\n", encoding="utf-8")
+    assert read(path).texts == ("a", "b")
+
+
+@pytest.mark.parametrize("same", ["1", "1.0", "True", " yes ", "SAME"])
+@pytest.mark.parametrize("different", ["0", "0.0", "False", " no ", "Different"])
+def test_a_pair_is_the_same_or_different_in_many_words(tmp_path: Path, same: str, different: str) -> None:
+    path = tmp_path / "q.csv"
+    path.write_text(f"text_a,text_b,label\na,b,{same}\na,c,{different}\n")
+    stream = read(path)
+    a, b, c = stream.classes
+    assert a == b != c
+    assert stream.same(a, c) is False
+
+
+def test_a_terminal_gets_as_many_columns_as_fit() -> None:
+    assert fitting(1000) == len(COLUMNS)
+    for width in range(45, 170):
+        shown = fitting(width)
+        assert len(heading(shown)) <= width
+        assert shown == len(COLUMNS) or len(heading(shown + 1)) > width
+    assert fitting(10) == 1
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -164,12 +164,13 @@ class _Progress:
 
     def __init__(self, total: int) -> None:
         self._bar: Any = None
-        self._write: Callable[[str], object] = sys.stderr.write
+        # Nothing where nobody looks at it: a file would get a line for each question.
+        self._write: Callable[[str], object] = sys.stderr.write if sys.stderr.isatty() else len
         try:
             bars = importlib.import_module("tqdm")
         except ImportError:
             return
-        self._bar = bars.tqdm(total=total, unit="question")
+        self._bar = bars.tqdm(total=total, unit="question", disable=None)
 
     def __enter__(self) -> _Progress:
         return self

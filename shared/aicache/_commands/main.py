@@ -63,4 +63,7 @@ def _choose(first: Sequence[str]) -> str:
     )
     parser.add_argument("--version", action="version", version=f"aicache {__version__}")
     parser.add_argument("command", choices=tuple(_COMMANDS))
+    if not first:
+        parser.print_help(sys.stderr)
+        parser.exit(2)
     return str(parser.parse_args(first).command)

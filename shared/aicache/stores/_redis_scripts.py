@@ -45,6 +45,7 @@ _COMPARED: Final = 300
 # KEYS: index, entry, [the two epoch keys]. ARGV: name, shelf, expires, the value's parts... , grace.
 _WRITE: Final = """
 local index, key, base = KEYS[1], KEYS[2], base_of(KEYS[1])
+begin_taking(key)
 local time = redis.call('TIME')
 local g = generation(index) or begin_generation(index, time)
 local old, replaced = head(key), 0
