@@ -57,8 +57,8 @@ def describe(model: BaseEmbedding) -> bytes | Unkeyable:
     """32 bytes that are equal for models that make equal vectors, in every process; or why there are none.
 
     A hash over the class, all fields but credentials, transport and what is irrelevant, and the private attributes that
-    hold plain values (a mode, an instruction). Private objects, such as clients, do not count: they come and go with
-    the first call.
+    hold plain values (a mode, an instruction), models, or weights that were handed in. Other private objects, such as
+    clients, do not count: they come and go with the first call.
     """
     try:
         return sha256(b"llamaindex embedding 1 " + dump(_described(model))).digest()

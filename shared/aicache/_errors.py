@@ -45,6 +45,11 @@ class ConfigurationError(AICacheError, ValueError):
     def __init__(self, parameter: str, problem: str) -> None:
         super().__init__(f"{parameter}: {problem}")
         self.parameter = parameter
+        self._made_of = parameter, problem
+
+    def __reduce__(self) -> tuple[type[ConfigurationError], tuple[str, str]]:
+        """For pools of processes, which send exceptions home."""
+        return type(self), self._made_of
 
 
 class MissingExtraError(AICacheError, ImportError):
@@ -53,6 +58,11 @@ class MissingExtraError(AICacheError, ImportError):
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(f"{feature} needs a package that is not installed: pip install 'aicache[{extra}]'")
         self.extra = extra
+        self._made_of = feature, extra
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str]]:
+        """For pools of processes, which send exceptions home."""
+        return type(self), self._made_of
 
 
 class StoreError(AICacheError):

@@ -24,7 +24,7 @@ from llama_index.core.tools import FunctionTool, QueryEngineTool
 from aicache.testing import FakeEmbedder
 from llamaindex_aicache import AICache
 
-with_openai = pytest.importorskip("test_llamaindex_openai")  # the model on its fake transport
+with_openai: Any = pytest.importorskip("test_llamaindex_openai")  # the model on its fake transport
 ASKED, REWORDED, USAGE = with_openai.ASKED, with_openai.REWORDED, with_openai.USAGE
 openai = with_openai.openai
 
@@ -222,7 +222,7 @@ def test_an_installed_cache_that_nobody_holds_goes_on(url: str, request: pytest.
 
 
 @pytest.mark.usefixtures("settings")
-def test_routers_and_citations_answer_repeated_and_reworded_questions_from_the_cache(cache: AICache) -> None:
+async def test_routers_and_citations_answer_repeated_and_reworded_questions_from_the_cache(cache: AICache) -> None:
     def reply(messages: Any, _: Any) -> Any:
         is_choice = "choices" in str(messages[-1].content).lower()
         return said('[{"choice": 1, "reason": "it fits"}]' if is_choice else "By mail.")
@@ -238,5 +238,5 @@ def test_routers_and_citations_answer_repeated_and_reworded_questions_from_the_c
         router = RouterQueryEngine.from_defaults(tools, selector=LLMSingleSelector.from_defaults())
         for engine, calls in ((router, 2), (CitationQueryEngine.from_args(index), 3)):
             for question in (ASKED, ASKED, REWORDED):
-                assert str(engine.query(question)) == "By mail."
+                assert str(await engine.aquery(question)) == "By mail."
             assert model.calls == calls

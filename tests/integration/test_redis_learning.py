@@ -498,6 +498,17 @@ def test_many_that_replace_are_one_change_for_others(redis_cluster: Cluster) -> 
         assert other.epoch() == epoch
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_entry_that_cannot_be_written_does_not_cost_the_others(redis_search: Node, dialect: str) -> None:
+    redis_search.flush()
+    with opened(redis_search, dialect=dialect) as store:
+        good = some(4)
+        bad = [make_entry("short", cluster=b"short"), make_entry("never", expires=float("nan"))]
+        with pytest.raises(StoreError, match="not 16 bytes"):
+            store.write_many([*good[:2], bad[0], *good[2:], bad[1]])
+        assert {one.key for one in store.entries(Selection())} == {one.key for one in good}
+
+
 def test_many_of_which_one_is_refused_are_a_change_for_others_all_the_same(redis_cluster: Cluster) -> None:
     redis_cluster.flush()
     old, new = (make_entry("q", answer, vector=EAST, expires=FUTURE) for answer in ("old", "new"))

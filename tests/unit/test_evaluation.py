@@ -353,7 +353,7 @@ def test_one_seed_gives_one_result_and_another_seed_another() -> None:
 
 
 def test_a_change_of_all_answers_is_noticed_and_learning_begins_anew() -> None:
-    stream, embedded = made_up(classes=20, each=60, spread=0.2)
+    stream, embedded = made_up(classes=12, each=150, spread=0.15)
     steady = replay(stream, embedded, Learned(0.05), Scenario())
     changed = replay(stream, embedded, Learned(0.05), Scenario(drift=1.0))
     assert changed.misses["learning"] > steady.misses["learning"]

@@ -300,7 +300,7 @@ async def test_a_stream_that_swallows_an_error_thrown_into_it_leaves_nothing(cac
     pieces = await model.astream_complete(ASKED)
     await anext(pieces)
     with pytest.raises(StopAsyncIteration):
-        await pieces.athrow(ValueError())  # type: ignore[attr-defined]
+        await pieces.athrow(ValueError())
     assert cache.stats().stored == 0
     assert [piece.delta for piece in model.stream_complete(ASKED)] == ["half", " a word"]
     assert cache.stats().stored == 1
@@ -309,7 +309,7 @@ async def test_a_stream_that_swallows_an_error_thrown_into_it_leaves_nothing(cac
 async def test_streams_that_are_never_started_or_left_early_leave_no_trace(cache: AICache) -> None:
     model = cache.wrap(ChatModel())
     model.stream_chat([user(ASKED)])
-    await (await model.astream_chat([user(ASKED)])).aclose()  # type: ignore[attr-defined]
+    await (await model.astream_chat([user(ASKED)])).aclose()
     assert cache.stats().stored == 0
     model.chat([user(ASKED)])
     hit = model.stream_chat([user(ASKED)])
@@ -317,7 +317,7 @@ async def test_streams_that_are_never_started_or_left_early_leave_no_trace(cache
     hit.close()
     pieces = await model.astream_chat([user(ASKED)])
     await anext(pieces)
-    await pieces.aclose()  # type: ignore[attr-defined]
+    await pieces.aclose()
     assert model.calls == 1
 
 
@@ -387,7 +387,8 @@ class Beneath(ChatModel):
 
 class Passing(ChatModel):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        return super().chat(messages, **kwargs)
+        answer: ChatResponse = super().chat(messages, **kwargs)
+        return answer
 
 
 class Bare(ChatModel):
@@ -522,8 +523,15 @@ def ask_all(model: ChatModel, entry: str, *questions: str) -> None:
             list(found)
 
 
-def waited(event: threading.Event) -> bool:
-    return event.wait(20)
+def ask_until(event: threading.Event, model: ChatModel, entry: str) -> list[str]:
+    """What was asked: calls before the log of lessons was read for the first time teach nothing."""
+    asked: list[str] = []
+    for number in range(400):
+        asked.append(f"How do I reset {'my ' * (number % 20)}password {'please ' * (number // 20)}now?")
+        ask_all(model, entry, asked[-1])
+        if event.wait(0.05):
+            return asked
+    raise AssertionError
 
 
 @pytest.mark.parametrize("entry", ["chat", "stream_chat"])
@@ -537,9 +545,8 @@ def test_answers_of_calls_and_streams_are_compared_as_their_texts(entry: str) ->
         return True
 
     with AICache("memory://", embeddings=FakeEmbedder(), max_error_rate=0.05, comparator=same) as cache:
-        ask_all(cache.wrap(ChatModel()), entry, ASKED, REWORDED)
-        assert waited(compared)
-    assert sorted(seen[0]) == sorted((f"answer to: {ASKED}", f"answer to: {REWORDED}"))
+        asked = ask_until(compared, cache.wrap(ChatModel()), entry)
+    assert set(seen[0]) <= {f"answer to: {question}" for question in asked}
 
 
 @pytest.mark.parametrize("entry", ["chat", "stream_chat"])
@@ -559,7 +566,7 @@ def test_in_shadow_mode_every_call_reaches_the_model_and_is_compared(entry: str)
         assert shadow is not None
         assert sum(shadow.hits.values()) == 2
         assert cache.stats().misses[MissReason.SHADOW] == 2
-        assert waited(compared)
+        assert compared.wait(20)
 
 
 def test_the_judge_may_be_a_cached_model_and_is_asked_outside_the_cache() -> None:
@@ -575,6 +582,5 @@ def test_the_judge_may_be_a_cached_model_and_is_asked_outside_the_cache() -> Non
     judge = TextModel(reply=judge_reply)
     with AICache("memory://", embeddings=FakeEmbedder(), max_error_rate=0.05, comparator=judge) as cache:
         cache.wrap(judge)
-        ask_all(cache.wrap(ChatModel(reply=found("drawer"))), "chat", ASKED, REWORDED)
-        assert waited(judged)
-        assert cache.stats().stored == 2
+        asked = ask_until(judged, cache.wrap(ChatModel(reply=found("drawer"))), "chat")
+        assert cache.stats().stored == len(asked)

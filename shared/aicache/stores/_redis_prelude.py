@@ -232,7 +232,7 @@ end
 local function begin_freeing(key)
   redis.call('UNLINK', key .. ':nothing')
 end
--- The other way round: a script that begins by freeing what it then takes would be refused nothing. This writes nothing.
+-- The other way round: a script that begins by freeing something would be refused nothing. This writes nothing.
 local function begin_taking(key)
   redis.call('SETRANGE', key .. ':nothing', 0, '')
 end

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from aicache._errors import StoreError
 from aicache._model import Entry
 from aicache.stores._redis_dialect import Dialect, Place
 from aicache.stores._redis_layout import NO_SHELF, Parts, name_of, pack
@@ -48,14 +49,24 @@ class Writing:
         yield from self._write(dialect, [self._packed(entry, searchable=searchable)])
 
     def write_many(self, entries: Sequence[Entry]) -> Operation[None]:
-        """As `write` of each, a part in one round trip to each node."""
+        """As `write` of each, a part in one round trip to each node. One that has no bytes does not cost the others."""
         if not entries:
             return
         searchable = [_is_searchable(entry) for entry in entries]
         dialect = yield from self._session.dialect()
-        packed = (self._packed(entry, searchable=one) for entry, one in zip(entries, searchable, strict=True))
-        for part in _in_parts(packed):
+        refused: list[StoreError] = []
+
+        def packed() -> Iterator[_Packed]:
+            for entry, one in zip(entries, searchable, strict=True):
+                try:
+                    yield self._packed(entry, searchable=one)
+                except StoreError as error:
+                    refused.append(error)
+
+        for part in _in_parts(packed()):
             yield from self._write(dialect, part)
+        if refused:
+            raise refused[0]
 
     def _packed(self, entry: Entry, *, searchable: bool) -> _Packed:
         session, shelf = self._session, NO_SHELF
