@@ -33,8 +33,8 @@ SUMMARY_EVERY: Final = 500
 def log_name(namespace: str, space: Space, target: Target, features: FeatureSet, basis: str = "") -> bytes:
     """The log of those that may learn from each other: 16 bytes.
 
-    The error rate is part of it, for what is audited and when an alarm goes off depends on it; so is the basis: all else
-    that changes what a label means.
+    The error rate is part of it, for what is audited and when an alarm goes off depends on it; so is the basis, all
+    else that changes what a label means.
     """
     parts = (namespace.encode(), space.encode(), repr(target).encode(), features.signature, basis.encode())
     return sha256(b"".join(len(part).to_bytes(4, "little") + part for part in parts)).digest()[:16]

@@ -10,6 +10,7 @@ from os import PathLike
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+from aicache._errand import Background
 from aicache._errors import ConfigurationError
 from aicache._guards import DEFAULT_GUARDS, Guard
 from aicache._learned import Floor, Reading, Target
@@ -18,7 +19,7 @@ from aicache._match import StaticMatcher
 from aicache._model import Answer
 from aicache._plans import Matcher
 from aicache._policy import CachePolicy, is_number
-from aicache._study import Background, Studying
+from aicache._study import Studying
 from aicache.embedders.base import Embedder
 from aicache.stores.base import LessonStore, Store
 

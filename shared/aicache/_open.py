@@ -12,6 +12,7 @@ from aicache._clock import Clock
 from aicache._codec import Codec
 from aicache._driver import Embedding as EmbeddingPort
 from aicache._driver import Verification as VerificationPort
+from aicache._errand import Background
 from aicache._errors import ConfigurationError
 from aicache._guards import Guard
 from aicache._learned import Reading
@@ -20,7 +21,6 @@ from aicache._model import Answer, Extractor, Outcome, Query
 from aicache._policy import CachePolicy, is_number
 from aicache._resilience import Resilience, Timeout
 from aicache._stats import Prices
-from aicache._study import Background
 from aicache.cache import SemanticCache, Tenant
 from aicache.embedders.base import Embedder
 from aicache.stores import open_store

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from aicache._errand import Background
 from aicache._guards import DEFAULT_GUARDS
 from aicache._learned import Comparator, Equal, Reading, Target
 from aicache._learning import LearnedMatcher
@@ -32,7 +33,7 @@ from aicache._model import (
     UpdateOutcome,
 )
 from aicache._open import open_cache
-from aicache._study import QUEUE_LENGTH, Background, Studying
+from aicache._study import QUEUE_LENGTH, Studying
 from aicache.cache import Question, SemanticCache
 from aicache.embedders._embedding import Embedding
 from aicache.stores.base import Store

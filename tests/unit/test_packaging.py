@@ -86,6 +86,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "_blobs",
             "_course",
             "_driver",
+            "_errand",
             "_learning",
             "_replay",
             "_reporting",
@@ -432,7 +433,9 @@ def _submodules(package: ModuleType) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", [*_submodules(aicache), *_submodules(langchain_aicache), *_submodules(llamaindex_aicache)])
+@pytest.mark.parametrize(
+    "name", [*_submodules(aicache), *_submodules(langchain_aicache), *_submodules(llamaindex_aicache)]
+)
 def test_every_module_has_an_all_without_doubles_and_each_name_resolves(name: str) -> None:
     if name in {"aicache._version", "aicache.__main__"}:
         return  # A line that the build backend reads; a program.
