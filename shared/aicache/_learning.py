@@ -172,8 +172,15 @@ class LearnedMatcher:
                 risk, limit = learner.weigh(self._parser(text), self._neighbours(near))
                 known = Verdict.LEARNING if learner.ledger.resting else Verdict.RISKY
                 verdict = Verdict.CLEAR if risk <= limit else known
-                judgements.append(Judgement(candidate, verdict, risk=risk, limit=limit))
+                seen = self._seen_by_a_guard(text, candidate)
+                judgements.append(Judgement(candidate, verdict, conflict=seen, risk=risk, limit=limit))
         return tuple(judgements)
+
+    def _seen_by_a_guard(self, text: str, candidate: Candidate) -> Conflict | None:
+        """For people: here a guard weighs in the risk and vetoes nothing."""
+        asked, stored = self._parser(text), self._parser(candidate.entry.query)
+        conflicts = (guard.conflict(asked, stored) for guard in self._features.guards)
+        return next((conflict for conflict in conflicts if conflict is not None), None)
 
     def _neighbours(self, near: Sequence[Candidate]) -> list[Neighbour]:
         return [

@@ -191,7 +191,7 @@ class Stats:
         if self.learned is not None:
             lines.append(f"learned: {self.learned}")
         if self.static is not None:
-            lines.append(f"not learning, but going by the threshold: {self.static}")
+            lines.append(f"not learning: {self.static}")
         if self.shadow is not None:
             lines.append(str(self.shadow))
         lines += [

@@ -679,3 +679,15 @@ def test_caches_that_compare_otherwise_learn_apart() -> None:
     assert lessons(opened(Equal(), 10)) == lessons(first) > 0
     assert lessons(opened(Silent(), 10)) == 0
     assert lessons(opened(Equal(), 5)) == 0
+
+
+def test_after_easy_traffic_a_difference_that_a_guard_sees_is_not_served() -> None:
+    cache = make_cache(coin=lambda: 0.99)
+    run(cache, traffic())
+    assert keep(cache, "how do I return damaged shoes within 14 days", "return damaged shoes")
+    other = "how do I return damaged shoes within 90 days"
+    assert not isinstance(ask(cache, other), Hit)
+    nearest = cache.explain(question(other)).judgements[0]
+    assert nearest.conflict is not None
+    assert nearest.conflict.guard == "number"
+    assert "guard number" in str(cache.explain(question(other)))

@@ -17,7 +17,7 @@ from aicache._guards import DEFAULT_GUARDS, Guard, Parsed
 from aicache._guards._lexicon import FUNCTION_WORDS
 from aicache._learned._record import RECORDS, UNRECORDED
 
-__all__ = ["FeatureSet", "Neighbour"]
+__all__ = ["FeatureSet", "Neighbour", "guard_places"]
 
 _VERSION: Final = 2
 """To be raised when a feature changes its meaning: labels and weights of another version are not read."""
@@ -57,6 +57,11 @@ class Neighbour:
     """The cluster of its answer."""
     size: int
     """Entries in that cluster, at least 1."""
+
+
+def guard_places(count: int) -> slice:
+    """Which of so many numbers are those of the guards."""
+    return slice(2 + len(_HINGES), count - len(_LEXICAL) - len(_NEIGHBOURS) - len(RECORDS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from math import exp, sqrt
 from typing import TYPE_CHECKING, Final, cast
 
 from aicache._errors import MissingExtraError
+from aicache._learned._features import guard_places
 from aicache._learned._label import Label
 from aicache._learned._record import RECORDS
 
@@ -73,6 +74,10 @@ class Lessons:
 def prior(features: int) -> Weights:
     """What is believed before the first label: a higher cosine is better, an excess of wrong labels worse.
 
+    And a guard that sees a difference is right, until labels show that such differences do not matter here. Without
+    that, easy traffic, where no guard ever sees one, left "safe" and "unsafe" as near as their cosine of .98: of 60
+    such pairs 7 to 11 were served after it, with it 3 to 5. It costs no hits (Banking77).
+
     Raises:
         MissingExtraError: numpy is not installed.
     """
@@ -84,6 +89,7 @@ def prior(features: int) -> Weights:
     mean = numpy.zeros(features)
     mean[1] = 1.0
     mean[_EXCESS] = -1.0
+    mean[guard_places(features)] = -5.0
     return Weights(0, mean, numpy.diag(1 / _precision(features)))
 
 
