@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from hashlib import sha256
-from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias, Unpack, cast, runtime_checkable
 
 import orjson
@@ -17,6 +16,7 @@ from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.storage.kvstore.types import DEFAULT_BATCH_SIZE, DEFAULT_COLLECTION, BaseKVStore
 
 from aicache._blobs import Blobs
+from aicache._closing import Closing
 from aicache._errors import ConfigurationError
 from aicache._health import Health
 from aicache._model import Unkeyable
@@ -56,7 +56,7 @@ class _Cache(Protocol):
     _core: SemanticCache
 
 
-class AICacheKVStore(BaseKVStore):
+class AICacheKVStore(Closing, BaseKVStore):
     """A key-value store with a TTL, one entry for each key: `IngestionCache(cache=AICacheKVStore("redis://..."))`.
 
     Reads and writes never raise: a value that cannot be read is None, one that cannot be written, or is no JSON, is
@@ -213,22 +213,6 @@ class AICacheKVStore(BaseKVStore):
         """As `close`, without blocking the event loop."""
         if self._is_own:
             await self._core.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
     def __copy__(self) -> Self:
         return self

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Self
-
+from aicache._closing import Closing
 from aicache._health import Health
 from aicache._model import StoreSize
 from aicache._scopes import ScopeBlock
@@ -14,7 +12,7 @@ from aicache.cache import SemanticCache
 __all__ = ["Surface"]
 
 
-class Surface:
+class Surface(Closing):
     """The methods of a cache that are the same for every framework; an adapter's cache inherits them."""
 
     _core: SemanticCache
@@ -97,19 +95,3 @@ class Surface:
     async def aclose(self) -> None:
         """As `close`, without blocking the event loop."""
         await self._core.aclose()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()

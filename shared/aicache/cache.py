@@ -10,11 +10,12 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType, TracebackType
-from typing import Final, Self, TypeAlias, TypeVar, Unpack
+from types import MappingProxyType
+from typing import Final, TypeAlias, TypeVar, Unpack
 
 from aicache._blobs import Blobs, BlobSetup
 from aicache._clock import Clock, SystemClock
+from aicache._closing import Closing
 from aicache._driver import Embedding, Verification, run, run_async
 from aicache._errors import CONTROL, ConfigurationError
 from aicache._explain import Explanation
@@ -98,7 +99,7 @@ Ask: TypeAlias = Callable[[], Question | Unkeyable]
 """How an adapter hands a question over: its own code runs where faults are contained."""
 
 
-class SemanticCache:
+class SemanticCache(Closing):
     """A cache of answers, with the same methods sync (`lookup`) and async (`alookup`).
 
     `lookup` and `update` never raise. All methods may be called from any thread and any event loop.
@@ -586,22 +587,6 @@ class SemanticCache:
             for part in (self._ports.embedding, self._ports.verification):
                 if part is not None:
                     part.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def _flag(dry_run: object) -> bool:

@@ -53,7 +53,7 @@ OPTIONAL = (
 # ---------------------------------------------------------------------------------------- import directions
 
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("model", ("_model", "_errors", "_clock", "_fork", "_health", "_version")),
+    ("model", ("_model", "_errors", "_clock", "_closing", "_fork", "_health", "_version")),
     ("policy", ("_policy", "_resilience")),
     (
         "leaves",
